@@ -1,0 +1,95 @@
+"""A finished, running or killed study as data frames, for notebooks and plots."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sleep_tune.errors import UserError
+from sleep_tune.study.outcome import LOSS_TASK, StudyOutcome, read_outcome
+from sleep_tune.study.tables import write_tables
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class StudyTables:
+    """A study as its readers see it."""
+
+    directory: Path
+    trials: pd.DataFrame
+    scores: pd.DataFrame
+    steps: pd.DataFrame
+    outcome: StudyOutcome
+
+    @property
+    def name(self) -> str:
+        return self.directory.name
+
+    @property
+    def varied(self) -> list[str]:
+        """The varied fields: columns with a dotted name."""
+        return [name for name in self.trials if "." in name]
+
+    @property
+    def unit(self) -> str:
+        """Of the objective, with the space before it."""
+        return " (nats)" if self.outcome.metric == LOSS_TASK else ""
+
+    @property
+    def dev_loss(self) -> pd.DataFrame:
+        """trial, words_seen, score (nats): the loss on the dev text at every milestone."""
+        return self.scores[(self.scores.task == LOSS_TASK) & ~self.scores.final.astype(bool)].sort_values("words_seen")
+
+
+def find_study() -> Path:
+    """$SLEEP_TUNE_STUDY, else the study under `runs/` whose ledger changed last. Raises UserError where there is none."""
+    if named := os.environ.get("SLEEP_TUNE_STUDY"):
+        return Path(named).resolve()
+    found = [path for root in dict.fromkeys((Path.cwd() / "runs", REPOSITORY / "runs")) for path in root.glob("*/ledger.jsonl")]
+    if not found:
+        raise UserError("SLEEP_TUNE_STUDY = : must name a study's directory (there is none under runs/)")
+    return max(found, key=lambda path: path.stat().st_mtime).parent
+
+
+def load_study(directory: Path) -> StudyTables:
+    """Derive a study's tables anew and read them. Raises UserError where there is no study."""
+    frames = {name: pd.read_parquet(path) for name, path in write_tables(directory).items()}
+    return StudyTables(directory, frames["trials"], frames["scores"], frames["steps"], read_outcome(directory))
+
+
+def ranking_frame(study: StudyTables) -> pd.DataFrame:
+    """The ranking as a table: objective mean and SD over seeds, difference to the baseline with its 95 % interval, final scores."""
+    outcome, rows = study.outcome, []
+    for row in outcome.ranking.ranked:
+        entry, difference = outcome.entries[row.configuration], row.difference
+        cells = {"schedule": entry.schedule, "baseline": outcome.is_baseline(row.configuration), "seeds": row.objective.n}
+        cells |= {outcome.metric: row.objective.mean, "SD": row.objective.sd}
+        cells |= {"against baseline": difference.mean if difference else np.nan}
+        cells |= {"95 % low": difference.low if difference else np.nan, "95 % high": difference.high if difference else np.nan}
+        rows.append(cells | {task: entry.scores[task].mean for task in outcome.tasks if task in entry.scores})
+    return pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1, name="rank"))
+
+
+def dev_losses(study: StudyTables, configuration: str) -> pd.DataFrame:
+    """Dev loss of a configuration: a row a milestone that all its trials reached (index: mean words seen), a column a seed."""
+    trials = study.trials[study.trials.configuration == configuration]
+    curves = {row.seed: study.dev_loss[study.dev_loss.trial == row.trial] for row in trials.itertuples()}
+    length = min((len(curve) for curve in curves.values()), default=0)
+    words = [np.mean([curve.words_seen.iloc[place] for curve in curves.values()]) for place in range(length)]
+    return pd.DataFrame({seed: curve.score.to_numpy()[:length] for seed, curve in curves.items()}, index=pd.Index(words, dtype=float))
+
+
+def common_words(study: StudyTables) -> int:
+    """The words seen that every trial that ended well has reached at a milestone."""
+    ended = study.trials.trial[study.trials.state.isin(["complete", "stopped"])]
+    reached = study.dev_loss[study.dev_loss.trial.isin(ended)].groupby("trial").words_seen.max()
+    return int(reached.min()) if len(reached) else 0
+
+
+def final_scores(study: StudyTables, task: str) -> pd.Series:
+    """trial -> mean over the task's UIDs of the final scores."""
+    rows = study.scores[(study.scores.task == task) & study.scores.final.astype(bool)]
+    return rows.groupby("trial").score.mean()

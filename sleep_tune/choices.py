@@ -1,0 +1,88 @@
+"""Fields that come in kinds: a name from a table with its parameters, or a one-key mapping `{kind: ...}`."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model, model_serializer
+from pydantic_core import PydanticCustomError
+
+from sleep_tune.errors import nearest
+
+
+class Choice(BaseModel):
+    """A row of a table of functions, by name, with keyword parameters that differ from the function's defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    name: str
+    parameters: dict[str, Any] = {}
+
+    @model_serializer
+    def _as_written(self) -> str | dict[str, Any]:
+        return {self.name: dict(self.parameters)} if self.parameters else self.name
+
+
+def parameter_model(function: Callable[..., Any]) -> type[BaseModel]:
+    """A strict model of a function's keyword-only parameters, from their annotations and defaults."""
+    fields: dict[str, Any] = {
+        name: (parameter.annotation, parameter.default)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    return create_model(function.__name__, __config__=ConfigDict(extra="forbid", strict=True), **fields)
+
+
+def choice_from(table: Mapping[str, Callable[..., Any]]) -> BeforeValidator:
+    """Reads `name` or `{name: {parameter: value}}` as a `Choice` whose parameters suit the function of that name."""
+
+    def read(raw: object) -> Choice:
+        if isinstance(raw, Choice):
+            return raw
+        pairs = {raw: {}} if isinstance(raw, str) else raw
+        if not isinstance(pairs, dict) or len(pairs) != 1:
+            raise PydanticCustomError("choice", "must be a name or one {{name: parameters}}{names}", {"names": nearest("", table)})
+        name, given = next(iter(pairs.items()))
+        if name not in table:
+            raise PydanticCustomError("choice", "unknown{names}", {"names": nearest(str(name), table)})
+        model = parameter_model(table[name])
+        try:
+            parameters = model.model_validate(given or {})
+        except ValidationError as error:
+            first = error.errors()[0]
+            at = ".".join(str(part) for part in first["loc"])
+            hint = nearest(at, model.model_fields) if first["type"] == "extra_forbidden" else ""
+            raise PydanticCustomError("choice", "{name}.{at}: {message}{hint}", {"name": name, "at": at, "message": first["msg"], "hint": hint}) from None
+        return Choice(name=name, parameters=parameters.model_dump(exclude_defaults=True))
+
+    return BeforeValidator(read)
+
+
+def key_of(value: object) -> str | None:
+    """The tag of a one-key mapping, or of the model read from one."""
+    if isinstance(value, BaseModel):
+        return next(iter(type(value).model_fields))
+    if isinstance(value, dict) and len(value) == 1:
+        return str(next(iter(value)))
+    return None
+
+
+def _tuple_of(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _text_of(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _known_tasks(value: object) -> object:
+    from sleep_tune.evaluation.tasks import TASKS
+
+    for name in value if isinstance(value, tuple | list) else ():
+        if name not in TASKS:
+            raise PydanticCustomError("choice", "unknown task {task}{names}", {"task": str(name), "names": nearest(str(name), TASKS)})
+    return value
+
+
+as_text = BeforeValidator(_text_of)  # YAML reads 2025 as a number
+tuples = BeforeValidator(_tuple_of)
+task_names = BeforeValidator(_known_tasks)

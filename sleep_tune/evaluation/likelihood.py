@@ -1,0 +1,119 @@
+"""Summed log-probabilities of candidates under a Hugging Face model: runs the rows of a plan, in batches of one length.
+
+Masked models by pseudo-log-likelihood (Salazar et al. 2020): every scored token masked alone, no length normalisation. fp32.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sleep_tune.evaluation.forwards import LogitsAt, exact_way, most_positions, sees_ahead, whole_forward
+from sleep_tune.evaluation.plan import Array, Bucket, Plan, masked_rows
+from sleep_tune.evaluation.scores import CandidateScores
+
+BUDGET_BYTES = 256 << 20  # activations and logits of one batch, estimated
+BATCH_TOKENS = 3072  # of one batch on a CPU: larger ones leave its caches
+_PROBE_ROWS, _PROBE_TOKENS = 4, 256
+Progress = Callable[[int, int], None]
+
+
+def score_candidates(
+    model: Any, plan: Plan, progress: Progress | None = None, budget_bytes: int = BUDGET_BYTES, way: LogitsAt | None = None
+) -> CandidateScores:
+    """Score every candidate of `plan`. `way` is tried first for getting logits; it is checked against the model's own.
+
+    The model's mode, random state and thread settings are as before afterwards. `progress(done, all)` counts rows.
+    """
+    slots = np.full(len(plan.slot_candidate), np.nan, dtype=np.float32)
+    limit, done, ahead = most_positions(model), 0, False
+    fit = [bucket for bucket in plan.buckets if limit is None or bucket.length <= limit]
+    with _evaluating(model):
+        if fit:
+            chosen, ahead = _probe(model, plan, max(fit, key=lambda bucket: len(bucket.row_mask_R)), way)
+        for bucket in fit:
+            for finished in _score_bucket(model, plan, bucket, slots, budget_bytes, chosen):
+                if progress:
+                    progress(done + finished, plan.n_rows)
+            done += len(bucket.row_mask_R)
+    if progress:
+        progress(plan.n_rows, plan.n_rows)
+    # float64 sums rounded once: the closest to any order of adding in float32
+    score = np.bincount(plan.slot_candidate, weights=slots, minlength=plan.n_candidates).astype(np.float32)
+    fed = plan.candidate_tokens - (plan.backend == "causal")
+    too_long = np.zeros(plan.n_candidates, bool) if limit is None else fed > limit
+    return CandidateScores(score, too_long, limit, ahead)
+
+
+def _probe(model: Any, plan: Plan, bucket: Bucket, way: LogitsAt | None) -> tuple[LogitsAt, bool]:
+    """The fastest exact way, tried on a few rows of the commonest length; and whether a left-to-right model sees ahead.
+
+    One row if rows are long: the yardstick is the model's whole forward, logits everywhere.
+    """
+    rows = max(1, min(_PROBE_ROWS, _PROBE_TOKENS // bucket.length))
+    ids_BL, row_S, position_S, _ = _batch(model, plan, bucket, 0, min(rows, len(bucket.row_mask_R)))
+    few = slice(0, len(row_S) if plan.backend != "causal" else _PROBE_TOKENS)
+    return exact_way(model, ids_BL, row_S[few], position_S[few], way), plan.backend == "causal" and sees_ahead(model, ids_BL)
+
+
+def _score_bucket(model: Any, plan: Plan, bucket: Bucket, slots: Array, budget: int, way: LogitsAt) -> Iterator[int]:
+    """Fill the slots of one bucket; yields the rows done so far."""
+    rows, sites = _batch_sizes(model, bucket, budget, way)
+    for start in range(0, len(bucket.row_mask_R), rows):
+        stop = min(start + rows, len(bucket.row_mask_R))
+        ids_BL, row_S, position_S, first = _batch(model, plan, bucket, start, stop)
+        for site in range(0, len(row_S), sites):
+            chunk = slice(site, min(site + sites, len(row_S)))
+            logits_SV = way(model, ids_BL, row_S[chunk], position_S[chunk])
+            _gather(logits_SV, bucket, slice(first + chunk.start, first + chunk.stop), slots)
+        yield stop
+
+
+def _batch(model: Any, plan: Plan, bucket: Bucket, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Rows start to stop: their ids, the rows and positions of their sites, and the number of the first site."""
+    device = next(model.parameters()).device
+    first, last = (int(site) for site in np.searchsorted(bucket.site_row_S, [start, stop]))
+    row_S, position_S = bucket.site_row_S[first:last].astype(np.int64) - start, bucket.site_position_S[first:last].astype(np.int64)
+    ids_BL = masked_rows(bucket, start, stop, plan.mask_id)
+    return torch.from_numpy(ids_BL).to(device), torch.from_numpy(row_S).to(device), torch.from_numpy(position_S).to(device), first
+
+
+def _gather(logits_SV: Tensor, bucket: Bucket, sites: slice, slots: Array) -> None:
+    """log_softmax in fp32, and the original token's at every target of these sites."""
+    first, last = np.searchsorted(bucket.target_site_T, [sites.start, sites.stop])
+    site_T = torch.from_numpy(bucket.target_site_T[first:last].astype(np.int64) - sites.start).to(logits_SV.device)
+    target_T = torch.from_numpy(bucket.target_T[first:last].astype(np.int64)).to(logits_SV.device)
+    slots[bucket.slot_T[first:last]] = torch.log_softmax(logits_SV.float(), -1)[site_T, target_T].cpu().numpy()
+
+
+def _batch_sizes(model: Any, bucket: Bucket, budget_bytes: int, way: LogitsAt) -> tuple[int, int]:
+    """Rows of a batch and sites of a head call that keep within `budget_bytes` by estimate; at least one of each."""
+    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    width = getattr(config, "hidden_size", 768)
+    inner = getattr(config, "intermediate_size", None) or 4 * width
+    heads = getattr(config, "num_attention_heads", 12)
+    attention = 0 if getattr(config, "_attn_implementation", "") == "sdpa" else 8 * heads * bucket.length**2
+    site_bytes = 4 * 3 * getattr(config, "vocab_size", 32768)  # logits, log_softmax and a copy
+    sites_per_row = -(-len(bucket.site_row_S) // len(bucket.row_mask_R))
+    logits = site_bytes * (bucket.length if way is whole_forward else sites_per_row)
+    rows = budget_bytes // (4 * bucket.length * (10 * width + 2 * inner) + attention + logits)
+    if next(model.parameters()).device.type == "cpu":
+        rows = min(rows, BATCH_TOKENS // bucket.length)
+    return max(1, rows), max(1, budget_bytes // site_bytes)
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, no gradients, no autocast; every module's own mode is put back."""
+    modes = [(module, module.training) for module in model.modules()]
+    device = next(model.parameters()).device.type
+    model.eval()
+    try:
+        with torch.inference_mode(), torch.autocast(device, enabled=False):
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -1,0 +1,250 @@
+"""Finds and reads the official evaluation data: a folder, the official zip as it is, or one task's directory or file.
+
+Nothing is unpacked: members of archives are read into memory. Errors are one line: what was found, what is missing, and where
+the data come from.
+"""
+
+import json
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from sleep_tune.errors import UserError, nearest
+from sleep_tune.evaluation.rules import RULES
+from sleep_tune.evaluation.tasks import TASKS, BadItem, Item, Numbering, Task, TaskItems, sample
+
+# The node that the README of babylm/evaluation-pipeline-2025 links to.
+SOURCE = "the official evaluation_data folder or zip is at https://osf.io/ryjfm/ (see babylm/evaluation-pipeline-2025)"
+_ARCHIVES = (".tar.gz", ".tgz", ".zip")
+_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError, NotImplementedError)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Where files are read from: a folder, a zip, or an archive in one of these. Paths are relative, with slashes."""
+
+    name: str  # as errors show it
+    names: Callable[[str], list[str]]  # names directly in a directory; [] where there is none
+    read: Callable[[str], bytes]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files of a task: in directory `path` of `tree`."""
+
+    tree: Tree
+    path: str
+    files: tuple[str, ...]
+    dataset: str  # the directory's name in the official layout
+
+    def __str__(self) -> str:
+        return f"{len(self.files)} file{'s' * (len(self.files) != 1)} in {self.tree.name}/{self.path}".rstrip("/.")
+
+
+def load_items(
+    data: Path, tasks: Sequence[str], fast: bool, items_per_uid: int | None = None, seed: int = 0, rules: str = "honest"
+) -> list[TaskItems]:
+    """Read `tasks` from `data` under a rule set. Raises UserError for data that is missing, empty or malformed."""
+    if rules not in RULES:
+        raise UserError(f"rules = {rules}: unknown{nearest(rules, RULES)}")
+    found = find_tasks(data, tasks, fast)
+    return [_load_task(TASKS[name], where, items_per_uid, seed, rules) for name, where in found.items()]
+
+
+def available_tasks(data: Path, fast: bool) -> dict[str, str]:
+    """The tasks that `data` holds, each with what was found, in the order of `TASKS`. Opens no data file."""
+    return {name: str(found) for name in TASKS if (found := _find(data, TASKS[name], fast)) is not None}
+
+
+def find_tasks(data: Path, tasks: Sequence[str], fast: bool) -> dict[str, Found]:
+    """Where each of `tasks` is in `data`. Raises UserError that names what was found and what is missing."""
+    check_tasks(tasks)
+    if not data.exists():
+        raise UserError(f"evaluation data = {data}: no such file or directory; {SOURCE}")
+    if _is_one_task(data) and len(tasks) > 1:
+        raise UserError(f"evaluation data = {data}: one task's data, but the tasks are {', '.join(tasks)}")
+    found = {name: _find(data, TASKS[name], fast) for name in tasks}
+    missing = [name for name, where in found.items() if where is None]
+    if missing:
+        raise UserError(_missing(data, missing, fast))
+    return {name: where for name, where in found.items() if where is not None}
+
+
+def check_tasks(tasks: Sequence[str]) -> None:
+    """Raises UserError for a task that does not exist, or for none."""
+    for name in tasks:
+        if name not in TASKS:
+            raise UserError(f"task = {name}: unknown{nearest(name, TASKS)}")
+    if not tasks:
+        raise UserError(f"tasks = : name at least one (allowed: {', '.join(TASKS)})")
+
+
+def _missing(data: Path, missing: Sequence[str], fast: bool) -> str:
+    there = available_tasks(data, fast)
+    wanted = ", ".join(f"{name} ({_place(TASKS[name], fast)})" for name in missing)
+    locked = [name for name in missing if _locked(data, TASKS[name], fast)]
+    hint = f"; {', '.join(locked)}: its zip asks for a password: unpack it beside the others first" if locked else ""
+    return f"evaluation data = {data}: missing {wanted}; found {', '.join(there) or 'no task'}{hint}; {SOURCE}"
+
+
+def _place(task: Task, fast: bool) -> str:
+    if task.name == "pairs":
+        return "a jsonl file of its own"
+    if fast and task.fast is None:
+        return f"not part of the fast set; full_eval/{task.full}"
+    return f"fast_eval/{task.fast}" if fast else f"full_eval/{task.full}"
+
+
+def _is_one_task(data: Path) -> bool:
+    return data.suffix == ".jsonl" or (data.is_dir() and any(name.endswith(".jsonl") for name in _folder(data).names("")))
+
+
+def _find(data: Path, task: Task, fast: bool) -> Found | None:
+    """The task's files: those of the directory or file given, else the fast or full directory, else the full set's fast slice."""
+    if data.suffix == ".jsonl" and data.is_file():
+        return Found(_folder(data.parent), "", (data.name,), data.stem)
+    if _is_one_task(data):
+        return _in_directory(_folder(data), "", task, (), data.resolve().stem)
+    if task.name == "pairs":
+        return None
+    tree = _zip(data) if data.is_file() else _folder(data)
+    places = [("fast_eval", task.fast, ()), ("full_eval", task.full, task.fast_files)] if fast else [("full_eval", task.full, task.files)]
+    for part, directory, stems in places:
+        if directory is None or (part == "full_eval" and fast and task.fast != task.full and not task.fast_files):
+            continue  # a fast set that cannot be cut out of the full one
+        for root in _roots(data, part):
+            dataset = task.fast if fast and task.fast else directory
+            found = _in_directory(tree, f"{root}{directory}", task, stems, dataset) or _in_archive(
+                tree, root.rstrip("/"), directory, task, stems, dataset
+            )
+            if found:
+                return found
+    return None
+
+
+def _roots(data: Path, part: str) -> list[str]:
+    """Where full_eval or fast_eval may be: below `data`, below its evaluation_data, or `data` itself."""
+    return [f"{part}/", f"evaluation_data/{part}/", *([""] if data.resolve().name == part else [])]
+
+
+def _in_directory(tree: Tree, path: str, task: Task, stems: Sequence[str], dataset: str) -> Found | None:
+    """A directory's jsonl files; where the task has fixed `stems`, all of them must be there."""
+    files = tuple(name for name in tree.names(path) if name.endswith(".jsonl") and (not stems or PurePosixPath(name).stem in stems))
+    return Found(tree, path, files, dataset) if files and len(files) >= len(stems) else None
+
+
+def _in_archive(tree: Tree, parent: str, directory: str, task: Task, stems: Sequence[str], dataset: str) -> Found | None:
+    """The same from `<directory>.tar.gz` or `.zip` beside the other tasks, read in memory."""
+    for suffix in _ARCHIVES:
+        if f"{directory}{suffix}" in tree.names(parent):
+            path = f"{parent}/{directory}{suffix}".lstrip("/")
+            inner = _archive(f"{tree.name}/{path}", tree.read(path))
+            for inside in (directory, ""):
+                found = inner and _in_directory(inner, inside, task, stems, dataset)
+                if found:
+                    return found
+    return None
+
+
+def _locked(data: Path, task: Task, fast: bool) -> bool:
+    """Whether the task is there only as a zip with a password (EWoK's)."""
+    tree = _zip(data) if data.is_file() else _folder(data)
+    directory = task.fast if fast else task.full
+    roots = _roots(data, "fast_eval" if fast else "full_eval")
+    return directory is not None and any(f"{directory}.zip" in tree.names(root.rstrip("/")) for root in roots)
+
+
+def _folder(folder: Path) -> Tree:
+    def names(path: str) -> list[str]:
+        directory = folder / path
+        # Path.iterdir's order, as the official pipeline has it: it orders the keys of predictions.json, nothing else
+        return [entry.name for entry in directory.iterdir()] if directory.is_dir() else []
+
+    return Tree(str(folder), names, lambda path: (folder / path).read_bytes())
+
+
+def _zip(path: Path) -> Tree:
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"evaluation data = {path}: must be a folder, the official zip or a jsonl file, not a damaged zip; {SOURCE}")
+    return _of_members(str(path), *_zip_members(zipfile.ZipFile(path)))
+
+
+def _archive(name: str, content: bytes) -> Tree | None:
+    """A tar.gz or zip in memory; None for a zip with a password. Raises UserError for a damaged one."""
+    try:
+        if name.endswith(".zip"):
+            archive = zipfile.ZipFile(BytesIO(content))
+            if any(member.flag_bits & 1 for member in archive.infolist()):
+                return None
+            return _of_members(name, *_zip_members(archive))
+        with tarfile.open(fileobj=BytesIO(content), mode="r:gz") as tar:
+            members = {member.name.removeprefix("./"): tar.extractfile(member) for member in tar if member.isfile()}
+            return _of_members(name, list(members), {path: file.read() for path, file in members.items() if file}.__getitem__)
+    except _DAMAGED as error:
+        raise UserError(f"{name}: a damaged or truncated archive ({error})") from None
+
+
+def _zip_members(archive: zipfile.ZipFile) -> tuple[list[str], Callable[[str], bytes]]:
+    """Paths from full_eval or fast_eval on, whatever folder the zip wraps them in."""
+    originals: dict[str, str] = {}
+    for path in archive.namelist():
+        parts = PurePosixPath(path).parts
+        start = next((i for i, part in enumerate(parts) if part in ("full_eval", "fast_eval")), 0)
+        if not path.endswith("/") and "__MACOSX" not in parts:
+            originals["/".join(parts[start:])] = path
+    return list(originals), lambda path: archive.read(originals[path])
+
+
+def _of_members(name: str, paths: Sequence[str], read: Callable[[str], bytes]) -> Tree:
+    by_directory: dict[str, list[str]] = {}
+    for path in paths:
+        directory, _, file = path.rpartition("/")
+        by_directory.setdefault(directory, []).append(file)
+    return Tree(name, lambda directory: by_directory.get(directory, []), read)
+
+
+def _load_task(task: Task, found: Found, items_per_uid: int | None, seed: int, rules: str) -> TaskItems:
+    numbering = Numbering()
+    items = tuple(numbering.number(item) for file in found.files for item in _read_file(task, found, file, rules))
+    if not items:
+        raise UserError(f"{found.tree.name}/{found.path}: no item of {task.name} is left under rules {rules}")
+    chosen = items if items_per_uid is None else sample(items, task.name, items_per_uid, seed)
+    return TaskItems(task.name, found.dataset, rules, seed, chosen, sampled=len(chosen) < len(items))
+
+
+def _read_file(task: Task, found: Found, file: str, rules: str) -> Iterator[Item]:
+    """The items of one jsonl file. Raises UserError with the line of what is wrong."""
+    path = f"{found.path}/{file}".lstrip("/")
+    where = f"{found.tree.name}/{path}"
+    for number, line in enumerate(_lines(found.tree, path, where), start=1):
+        try:
+            raw: Any = json.loads(line)
+            if not isinstance(raw, dict):
+                raise BadItem("must be a JSON object")
+            item = task.read(raw, PurePosixPath(file).stem, RULES[rules].edition)
+        except json.JSONDecodeError as error:
+            what = "an empty line" if not line.strip() else f"not JSON ({error.msg} at character {error.pos + 1}; a truncated file?)"
+            raise UserError(f"{where} line {number}: {what}") from None
+        except BadItem as error:
+            raise UserError(f"{where} line {number}: {error} (task {task.name})") from None
+        if item is not None:
+            yield item
+
+
+def _lines(tree: Tree, path: str, where: str) -> list[str]:
+    try:
+        content = tree.read(path)
+    except (*_DAMAGED, RuntimeError) as error:  # RuntimeError: a password
+        raise UserError(f"{where}: cannot be read ({error})") from None
+    try:
+        lines = content.decode("utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where} line {content[: error.start].count(10) + 1}: not UTF-8 text") from None
+    if lines == [""]:
+        raise UserError(f"{where}: empty")
+    return lines

@@ -1,0 +1,213 @@
+"""The zero-shot likelihood tasks of BabyLM: what an item of each is, and which candidates it asks a model to compare.
+
+Files are `official_data.py`'s, decisions `rules.py`'s. The right candidate is always index 0.
+"""
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sleep_tune.streams import stream
+
+Raw = Mapping[str, Any]  # one parsed line of a data file
+Edition = Literal["2025", "2026"]  # which pipeline's candidates
+
+
+class BadItem(ValueError):
+    """An item that lacks a field or has one of the wrong kind; the message says which, `official_data` adds file and line."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question: candidates and what they are grouped by. `index` numbers the items of a UID in file order, from 0."""
+
+    uid: str
+    index: int
+    sentences: tuple[str, ...]
+    completions: tuple[str, ...]  # suffixes of `sentences`, one each: only their tokens are scored
+    metadata: Mapping[str, str]  # the keys of the official report, in its order; UID among them
+    ratio: float = 0.0  # human share of candidate 0 (WUG only)
+
+
+@dataclass(frozen=True)
+class TaskItems:
+    """The items of one task, as read; `sampled` if some were left out."""
+
+    task: str
+    dataset: str  # the data directory's name, part of the official layout
+    rules: str
+    seed: int
+    items: tuple[Item, ...]
+    sampled: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row of `TASKS`. `read` turns (raw item, file stem, edition) into an `Item`, or None where that edition drops it."""
+
+    name: str
+    about: str
+    read: Callable[[Raw, str, Edition], Item | None]
+    full: str  # data directory under full_eval
+    fast: str | None  # under fast_eval; None: not in the fast set
+    files: tuple[str, ...] = ()  # file stems the official set has; () where any will do
+    fast_files: tuple[str, ...] = ()  # stems of `full` that make up the fast set, where the fast set is a slice by file
+    official: str = ""  # the official pipeline's name of the task where it differs
+    aggregate: Literal["mean", "splits", "correlation"] = "mean"
+    predicts: Literal["completion", "sentence"] = "completion"  # what predictions.json stores
+
+    @property
+    def official_name(self) -> str:
+        """The task's name in the official layout: the supplement is scored as blimp."""
+        return self.official or self.name
+
+
+def text(raw: Raw, key: str) -> str:
+    """A non-empty string field. Raises BadItem."""
+    value = raw.get(key)
+    if not isinstance(value, str) or not value:
+        raise BadItem(f"field {key} " + ("missing" if key not in raw else f"= {value!r}: must be a non-empty text"))
+    return value
+
+
+def _blimp(raw: Raw, stem: str, edition: Edition) -> Item:
+    """BLiMP as it is; a file without `field` is the supplement, whose UID is its file's name."""
+    pair = (text(raw, "sentence_good"), text(raw, "sentence_bad"))
+    if "field" not in raw:
+        return Item(stem, 0, pair, pair, {"field": "supplement", "UID": stem, "linguistics_term": "supplement"})
+    group = text(raw, "field").replace("syntax_semantics", "syntax/semantics")
+    uid = text(raw, "UID")
+    return Item(uid, 0, pair, pair, {"field": group, "UID": uid, "linguistics_term": text(raw, "linguistics_term")})
+
+
+def _pairs(raw: Raw, stem: str, edition: Edition) -> Item:
+    pair = (text(raw, "sentence_good"), text(raw, "sentence_bad"))
+    uid = text(raw, "UID")
+    return Item(uid, 0, pair, pair, {"UID": uid})
+
+
+def _ewok(raw: Raw, stem: str, edition: Edition) -> Item:
+    """2025 compares two targets after one context, 2026 one target after two contexts."""
+    context_1, context_2, target_1, target_2 = (text(raw, key) for key in ("Context1", "Context2", "Target1", "Target2"))
+    if edition == "2025":
+        sentences, targets = (f"{context_1} {target_1}", f"{context_1} {target_2}"), (target_1, target_2)
+    else:
+        sentences, targets = (f"{context_1} {target_1}", f"{context_2} {target_1}"), (target_1, target_1)
+    metadata = {
+        "UID": text(raw, "Domain"),
+        "context_type": text(raw, "ContextType"),
+        "context_contrast": text(raw, "ContextDiff"),
+        "target_contrast": text(raw, "TargetDiff"),
+    }
+    return Item(metadata["UID"], 0, sentences, tuple(f" {target}" for target in targets), metadata)
+
+
+def _entity_tracking(raw: Raw, stem: str, edition: Edition) -> Item | None:
+    """2026 drops the items in which an option contains "nothing"."""
+    prefix, options, operations = text(raw, "input_prefix"), raw.get("options"), raw.get("numops")
+    if not isinstance(options, list) or len(options) < 2 or not all(isinstance(option, str) and option for option in options):
+        raise BadItem(f"field options = {options!r}: must be a list of at least two texts")
+    if not isinstance(operations, int) or isinstance(operations, bool):
+        raise BadItem(f"field numops = {operations!r}: must be a whole number")
+    if edition == "2026" and any("nothing" in option for option in options):
+        return None
+    uid = f"{stem}_{operations}_ops"
+    return Item(uid, 0, tuple(prefix + option for option in options), tuple(options), {"UID": uid})
+
+
+def _wug(uid: str) -> Callable[[Raw, str, Edition], Item]:
+    def read(raw: Raw, stem: str, edition: Edition) -> Item:
+        sentences, ratio = tuple(text(raw, "sentences").split("\t")), raw.get("ratio")
+        if len(sentences) < 2 or not all(sentences):
+            raise BadItem(f"field sentences = {raw['sentences']!r}: must be at least two texts separated by tabs")
+        try:
+            return Item(uid, 0, sentences, sentences, {"UID": uid}, ratio=float(ratio))  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            raise BadItem(f"field ratio = {ratio!r}: must be a number") from None
+
+    return read
+
+
+def _comps(raw: Raw, stem: str, edition: Edition) -> Item:
+    phrase = text(raw, "property_phrase")
+    sentences = tuple(f"{text(raw, key)} {phrase}" for key in ("prefix_acceptable", "prefix_unacceptable"))
+    uid = stem.removeprefix("comps_").replace("-", "_")
+    return Item(uid, 0, sentences, (phrase, phrase), {"UID": uid})
+
+
+def sample(items: Sequence[Item], task: str, per_uid: int, seed: int) -> tuple[Item, ...]:
+    """At most `per_uid` items of every UID, drawn without replacement by (seed, task, UID); a smaller sample is part of a larger one."""
+    of_uid: dict[str, list[Item]] = {}
+    for item in items:
+        of_uid.setdefault(item.uid, []).append(item)
+    chosen: list[Item] = []
+    for uid, group in of_uid.items():
+        order = stream(seed, "items", uid_key(task, uid)).permutation(len(group))
+        chosen += [group[i] for i in sorted(order[:per_uid])]
+    return tuple(chosen)
+
+
+def uid_key(task: str, uid: str) -> int:
+    """The counter that keys the random streams of one UID."""
+    return zlib.crc32(f"{task}/{uid}".encode())
+
+
+@dataclass
+class Numbering:
+    """Gives every item of a UID the next number."""
+
+    next_of: dict[str, int] = field(default_factory=dict)
+
+    def number(self, item: Item) -> Item:
+        """The item with its index."""
+        index = self.next_of.get(item.uid, 0)
+        self.next_of[item.uid] = index + 1
+        return Item(item.uid, index, item.sentences, item.completions, item.metadata, item.ratio)
+
+
+_SPLITS = ("regular", "ambiref", "move_contents")
+_COMPS = ("comps_base", "comps_wugs", "comps_wugs_dist-before", "comps_wugs_dist-in-between")
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task("blimp", "grammatical minimal pairs, 67 paradigms", _blimp, "blimp_filtered", "blimp_fast"),
+        Task(
+            "supplement",
+            "BLiMP supplement: dialogue and questions, 5 sets",
+            _blimp,
+            "supplement_filtered",
+            "supplement_fast",
+            official="blimp",
+        ),
+        Task("ewok", "world knowledge, 11 domains", _ewok, "ewok_filtered", "ewok_fast"),
+        Task(
+            "entity_tracking",
+            "which box holds what after 0 to 5 operations, 5 options",
+            _entity_tracking,
+            "entity_tracking",
+            "entity_tracking_fast",
+            files=_SPLITS,
+            fast_files=("regular",),
+            aggregate="splits",
+        ),
+        Task(
+            "wug_adj",
+            "nominalisation of new adjectives: rank correlation with people",
+            _wug("wug_adj"),
+            "wug_adj_nominalization",
+            "wug_adj_nominalization",
+            aggregate="correlation",
+        ),
+        Task(
+            "wug_past",
+            "past tense of new verbs: rank correlation with people",
+            _wug("wug_past"),
+            "wug_past_tense",
+            "wug_past_tense",
+            aggregate="correlation",
+        ),
+        Task("comps", "properties of concepts and their inheritance", _comps, "comps", None, files=_COMPS, predicts="sentence"),
+        Task("pairs", "the embedded corpus' own minimal pairs", _pairs, "pairs", None),
+    )
+}

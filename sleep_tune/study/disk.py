@@ -1,0 +1,53 @@
+"""A full disk: recognised in whatever exception it arrives as, and named with what is missing."""
+
+import errno
+import shutil
+from pathlib import Path
+
+_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+_WORDS = ("no space left", "disk quota exceeded", "file write failed", "enforce fail at inline_container", "pytorchstreamwriter failed")
+_EMPTY_BYTES = 1 << 20  # less free than this, and any failure to write is taken for a full disk
+NEEDED_BYTES = 64 << 20  # what a start needs: two checkpoints of a small model and Ray's own files
+
+
+def is_full(error: BaseException, path: Path) -> bool:
+    """Whether `error`, or what caused it, says that the disk of `path` is full."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in _ERRNOS:
+            return True
+        if any(words in str(seen).lower() for words in _WORDS):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return isinstance(error, OSError | EOFError | RuntimeError) and free_bytes(path) < _EMPTY_BYTES
+
+
+def full_line(path: Path, needed_bytes: int = NEEDED_BYTES) -> str:
+    """One line for a user: which disk, how much is free, how much is needed, and that nothing is lost."""
+    return (
+        f"disk full: {mount(path)}, where {path} lies, has {_megabytes(free_bytes(path))} free of the {_megabytes(needed_bytes)} needed; "
+        "what is written is intact: make room and run the same command again"
+    )
+
+
+def free_bytes(path: Path) -> int:
+    """Free bytes on the disk of `path`, or of its nearest parent that exists."""
+    return shutil.disk_usage(_existing(path)).free
+
+
+def mount(path: Path) -> Path:
+    """The mount point of the disk that `path` lies on."""
+    path = _existing(path).resolve()
+    while not path.is_mount():
+        path = path.parent
+    return path
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"

@@ -1,0 +1,60 @@
+"""Schedules and values in words, as tables, terminal and plots show them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# Fields that `describe` already says; what else a study varies is appended by name.
+_SAID = {"sleep", "epochs", "sleep.strategy", "sleep.folds", "sleep.length", "sleep.replay_ratio"}
+
+
+def describe(config: Mapping[str, Any], varied: Iterable[str] = ()) -> str:
+    """A trial's schedule in a few words: `strict, 20 folds, ratio 3, replay 10 %`, or `plain epochs`.
+
+    config: a config as a nested dict. varied: dotted fields of the study; those the words leave out follow by name.
+    """
+    sleep = config.get("sleep")
+    if not sleep:
+        words = ["plain epochs"]
+    else:
+        folds = sleep.get("folds", 50)
+        words = [
+            readable(sleep.get("strategy", "weighted")),
+            f"{folds} fold{'s' if folds != 1 else ''}",
+            readable(sleep.get("length", {"ratio": 9})).replace(":", ""),
+            f"replay {100 * sleep.get('replay_ratio', 0.2):.3g} %",
+        ]
+    for name in varied:
+        value = field(config, name)
+        if name not in _SAID and value is not None and (sleep or not name.startswith("sleep.")):
+            words.append(f"{name.rpartition('.')[2].replace('_', ' ')} {readable(value)}")
+    return ", ".join(words)
+
+
+def field(config: Mapping[str, Any], name: str) -> Any:
+    """The value of a dotted field in a nested dict; None where it is not set."""
+    value: Any = config
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def readable(value: Any) -> str:
+    """A config value as people write it: `ratio: 3`, `strict`, `fill`, `0.1`, `[0.8, 0.1, 0.1]`."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {readable(item)}" if item != {} else str(key) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(readable(item) for item in value) + "]"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: `48 s`, `3:20`, `2:05:00`; `-` where unknown."""
+    if not 0 <= seconds < 1e7:
+        return "-"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, hours = whole // 60, whole // 3600
+    return f"{hours}:{minutes % 60:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"

@@ -1,0 +1,122 @@
+"""What a study reads: evaluation data and corpus, found and judged before anything starts."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sleep_tune.config import Config, Directory, Embedded, check_against
+from sleep_tune.data.corpora import Source
+from sleep_tune.errors import UserError
+from sleep_tune.evaluation.official_data import SOURCE, available_tasks, find_tasks
+from sleep_tune.study.spec import Study, StudySpec
+
+if TYPE_CHECKING:
+    from sleep_tune.data.token_store import Prepared
+
+
+def settle_evaluation(study: Study) -> tuple[Study, list[str]]:
+    """The study with the tasks there is data for, and a line on those that a profile asks for in vain.
+
+    Raises UserError where the study itself names one that there is no data for.
+    """
+    config = study.first
+    data = evaluation_data(config)
+    there = set(available_tasks(data, fast=True)) if data else set()
+    if config.evaluation.data is not None and not there:
+        raise UserError(f"evaluation.data = {data}: holds no task's data; {SOURCE}")
+    there -= {"pairs"}
+    there |= {"pairs"} if isinstance(config.data.source, Embedded) else set()
+    fields: dict[str, Any] = {"evaluation.data": str(data)} if data else {}
+    dropped: dict[str, None] = {}
+    for part, wanted in (("milestones", config.evaluation.milestones.tasks), ("final", config.evaluation.final.tasks)):
+        missing = [task for task in wanted if task not in there]
+        if not missing:
+            continue
+        if _named(study.spec, part) or study.metric in missing:
+            raise UserError(f"evaluation.{part}.tasks = [{', '.join(wanted)}]: {_why(config, data, missing)}")
+        fields[f"evaluation.{part}.tasks"] = [task for task in wanted if task in there]
+        dropped |= dict.fromkeys(missing)
+    lines = [f"left out: {', '.join(dropped)}: {_why(config, data, list(dropped))}"] if dropped else []
+    return study.with_set(fields), lines
+
+
+def evaluation_data(config: Config) -> Path | None:
+    """The official data: the folder or zip that is named, else `evaluation_data` or its zip beside the data directory. Raises UserError."""
+    if config.evaluation.data is not None:
+        path = Path(config.evaluation.data)
+        if not path.exists():
+            raise UserError(f"evaluation.data = {path}: no such file or directory; {SOURCE}")
+        return path.absolute()
+    if not isinstance(config.data.source, Directory):
+        return None
+    beside = Path(os.path.abspath(config.data.source.directory)).parent
+    return next((path for name in ("evaluation_data", "evaluation_data.zip") if (path := beside / name).exists()), None)
+
+
+def _named(spec: StudySpec, part: str) -> bool:
+    return any(field in spec.set for field in ("evaluation", f"evaluation.{part}", f"evaluation.{part}.tasks"))
+
+
+def _why(config: Config, data: Path | None, missing: list[str]) -> str:
+    official = [task for task in missing if task != "pairs"]
+    if not official:
+        return "the pairs belong to the embedded corpus (no --data)"
+    if data is None:
+        looked = Path(config.data.source.directory).parent if isinstance(config.data.source, Directory) else None
+        where = f"nothing at {looked}/evaluation_data" if looked else "no place is given"
+        return f"no evaluation data ({where}; --evaluation-data DIR_OR_ZIP); {SOURCE}"
+    try:
+        find_tasks(data, official, fast=True)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def recipe(config: Config) -> dict[str, Any]:
+    """The arguments of `token_store.prepare` and `find_prepared`."""
+    source = config.data.source
+    if isinstance(source, Embedded):
+        asked = Source("embedded", words=source.embedded.words, seed=source.embedded.seed)
+    elif isinstance(source, Directory):
+        asked = Source("directory", location=source.directory)
+    else:
+        asked = Source("hub", location=source.hub)
+    return {
+        "source": asked,
+        "words": config.data.words,
+        "cleaning": config.data.cleaning,
+        "rows": config.data.rows,
+        "row_length": config.data.row_length,
+        "vocab_size": config.tokenizer.vocab_size,
+    }
+
+
+def found(study: Study) -> "Prepared | None":
+    """The study's corpus, if it lies ready in the cache. Raises UserError for text that cannot be used."""
+    from sleep_tune.data.token_store import find_prepared
+
+    return find_prepared(**recipe(study.first))
+
+
+def prepared(study: Study, say: Callable[[str], None]) -> "Prepared":
+    """The study's corpus, built where it is not in the cache yet. Raises UserError for text that cannot be used."""
+    from sleep_tune.data.token_store import prepare
+
+    return prepare(**recipe(study.first), say=say)
+
+
+def fits(study: Study, corpus: "Prepared") -> list[str]:
+    """Warnings about the trials on this corpus, one line each with how many configurations it is about. Raises UserError."""
+    from sleep_tune.data.token_store import open_store
+
+    samples = open_store(corpus.directory).samples
+    configs = [*study.searched(), *study.always()[:: len(study.spec.seeds)]]
+    return counted((line for config in configs for line in check_against(config, samples, corpus.train_words)), len(configs))
+
+
+def counted(lines: Iterable[str], of: int) -> list[str]:
+    """Each line once, with how many of `of` configurations it is about."""
+    counts = Counter(lines)
+    return [line if count == of else f"{line} ({count} of {of} configurations)" for line, count in counts.items()]

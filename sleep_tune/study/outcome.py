@@ -1,0 +1,154 @@
+"""A study's outcome: its ranking with final scores, read from the tables, and the sentence about what the seeds can tell apart.
+
+How it is printed is `console.py`'s and `report_lines`'.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from sleep_tune.study.ledger import read_ledger
+from sleep_tune.study.statistics import Estimate, Mode, Outcome, Ranking, against_baseline, estimate, rank
+from sleep_tune.words import show_words
+
+LOSS_TASK = "dev_loss"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A configuration: its schedule in words, seeds, origin, task -> final score over seeds, mean words seen and seconds of a trial."""
+
+    schedule: str
+    seeds: tuple[int, ...]
+    origin: str
+    scores: dict[str, Estimate]
+    words_seen: float
+    wall_s: float
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StudyOutcome:
+    metric: str
+    mode: Mode
+    ranking: Ranking
+    entries: dict[str, Entry]  # configuration ->
+    states: dict[str, int]  # state -> trials
+    tasks: tuple[str, ...]  # that have final scores, dev_loss apart
+    units: dict[str, str]  # task -> unit
+    values: dict[str, np.ndarray] = field(repr=False)  # ranked configuration -> objective_S
+
+    def is_baseline(self, configuration: str) -> bool:
+        return self.entries[configuration].origin == "always"
+
+
+def read_outcome(study_directory: Path) -> StudyOutcome:
+    """The outcome that a study's ledger and tables tell. Raises UserError where there is no study."""
+    ledger = read_ledger(study_directory)
+    trials = pq.read_table(study_directory / "tables" / "trials.parquet").to_pylist()
+    scores = pq.read_table(study_directory / "tables" / "scores.parquet", filters=[("final", "=", True)]).to_pylist()
+    objective = {"metric": LOSS_TASK, "mode": "min", **ledger.spec.get("objective", {})}
+    outcomes = [
+        Outcome(t["configuration"], t["seed"], t["objective"] if t["state"] == "complete" else None, t["words_seen"]) for t in trials
+    ]
+    configs = {record.configuration: record.config for record in ledger.trials.values()}
+    entries = _entries(trials, trial_scores(scores), configs)
+    ranking = rank(outcomes, objective["mode"], ledger.spec.get("seeds", ()), _baseline(outcomes, entries, objective["mode"]))
+    ranked = {row.configuration for row in ranking.ranked}
+    states: dict[str, int] = defaultdict(int)
+    for trial in trials:
+        states[trial["state"]] += 1
+    return StudyOutcome(
+        objective["metric"],
+        objective["mode"],
+        ranking,
+        entries,
+        dict(states),
+        tuple(dict.fromkeys(row["task"] for row in scores if row["task"] != LOSS_TASK)),
+        {row["task"]: row["unit"] for row in scores},
+        {name: np.array([o.value for o in outcomes if o.configuration == name and o.value is not None]) for name in ranked},
+    )
+
+
+def trial_scores(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """trial -> task -> mean over the task's UIDs, from score rows of one model each."""
+    cells: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for row in rows:
+        if row["score"] is not None:
+            cells[row["trial"], row["task"]].append(row["score"])
+    scores: dict[str, dict[str, float]] = defaultdict(dict)
+    for (trial, task), values in cells.items():
+        scores[trial][task] = sum(values) / len(values)
+    return scores
+
+
+def _entries(trials: Sequence[dict[str, Any]], scores: dict[str, dict[str, float]], configs: dict[str, dict[str, Any]]) -> dict[str, Entry]:
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for trial in trials:
+        groups[trial["configuration"]].append(trial)
+    entries = {}
+    for name, group in groups.items():
+        tasks = dict.fromkeys(task for trial in group for task in scores.get(trial["trial"], {}))
+        found = {task: [scores[t["trial"]][task] for t in group if task in scores.get(t["trial"], {})] for task in tasks}
+        entries[name] = Entry(
+            group[0]["schedule"],
+            tuple(trial["seed"] for trial in group),
+            group[0]["origin"],
+            {task: estimate(np.array(values)) for task, values in found.items()},
+            float(np.mean([trial["words_seen"] for trial in group])),
+            float(np.mean([trial["wall_s"] for trial in group])),
+            configs[name],
+        )
+    return entries
+
+
+def _baseline(outcomes: Sequence[Outcome], entries: dict[str, Entry], mode: Mode) -> str | None:
+    """The configuration to compare with: plain epochs, else the best schedule that ran beside the search; None without a complete one."""
+    beside = [name for name, entry in entries.items() if entry.origin == "always"]
+    complete = [row.configuration for row in rank([o for o in outcomes if o.configuration in beside], mode).ranked]
+    return next((name for name in complete if not entries[name].config.get("sleep")), complete[0] if complete else None)
+
+
+def verdict(outcome: StudyOutcome) -> str:
+    """One or two sentences: the best searched schedule against the baseline, and whether the seeds tell them apart."""
+    searched = [row for row in outcome.ranking.ranked if not outcome.is_baseline(row.configuration)]
+    if not searched:
+        return "No searched schedule completed on all its seeds: nothing is ranked."
+    best, unit = searched[0], " nats" if outcome.metric == LOSS_TASK else ""
+    name = f"Best schedule: {outcome.entries[best.configuration].schedule}"
+    if outcome.ranking.baseline is None:
+        return f"{name}. No baseline completed on all its seeds: there is nothing to compare it with."
+    baseline = outcome.ranking.baseline
+    tried = sum(not outcome.is_baseline(name) for name in outcome.entries)
+    groups = [outcome.values[row.configuration] for row in searched] + [outcome.values[baseline]]
+    difference = against_baseline(outcome.values[best.configuration], outcome.values[baseline], groups, tried)
+    against = f"against {outcome.entries[baseline].schedule} {difference.mean:+.3f}{unit}"
+    if np.isnan(difference.low):
+        return f"{name}: {against}. With one seed each, no spread is known: this may be chance."
+    apart = difference.high < 0 or difference.low > 0
+    better = (difference.mean < 0) == (outcome.mode == "min")
+    told = ("better" if better else "worse") if apart else "not distinguishable from the baseline"
+    many = f"best of {tried}, " if tried > 1 else ""
+    return (
+        f"{name}: {against}, 95 % interval [{difference.low:+.3f}, {difference.high:+.3f}] ({many}{best.objective.n} seeds, Dunnett): "
+        f"{told}{'' if apart else ' with these seeds'}."
+    )
+
+
+def stopped_line(outcome: StudyOutcome) -> str:
+    """One line on the configurations that are not ranked; empty where all are."""
+    stopped = outcome.ranking.stopped
+    if not stopped:
+        return ""
+    words = [row_words for row in stopped for row_words in row.words_seen]
+    some = sum(row.completed > 0 for row in stopped)
+    span = (
+        f"{show_words(min(words))} to {show_words(max(words))}" if words and min(words) != max(words) else show_words(max(words, default=0))
+    )
+    also = f"; {some} of them completed on some of their seeds" if some else ""
+    return f"{len(stopped)} configurations are not ranked: they ended at {span} words{also}."

@@ -1,0 +1,98 @@
+"""A study's outcome in the terminal: the ranking with the baselines in it, what was stopped, what the seeds can tell, what was written."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from rich import box
+from rich.console import Console as Terminal
+from rich.table import Table
+from rich.text import Text
+
+from sleep_tune.study.labels import duration
+from sleep_tune.study.outcome import LOSS_TASK, Entry, StudyOutcome, stopped_line, verdict
+from sleep_tune.study.statistics import Estimate, Ranked
+from sleep_tune.words import show_words
+
+WIDE = 100  # columns from which spreads, seeds, words and time fit beside the scores
+
+
+def print_outcome(outcome: StudyOutcome, written: Iterable[Path], terminal: Terminal, rows: int = 12) -> None:
+    """Print the ranking (best `rows`, and every baseline), then what it means, then the paths."""
+    if outcome.ranking.ranked:
+        terminal.print(ranking_table(outcome, terminal.width >= WIDE, rows))
+        terminal.print(
+            Text(
+                f"{outcome.metric}: mean ± standard deviation over seeds; scores: mean ± standard error; time: of a trial's training.",
+                "dim",
+            )
+        )
+    for line in (hidden_line(outcome, rows), stopped_line(outcome)):
+        if line:
+            terminal.print(Text(line, "dim"))
+    terminal.print(Text(verdict(outcome), "bold"))
+    paths = list(written)
+    if paths:
+        terminal.print(Text("Written:"))
+    for path in paths:
+        terminal.print(Text(f"  {_near(path)}"), soft_wrap=True)
+
+
+def shown(outcome: StudyOutcome, rows: int) -> list[tuple[int, Ranked]]:
+    """Rank and row of the best `rows` configurations and of every baseline."""
+    return [
+        (place, row) for place, row in enumerate(outcome.ranking.ranked, start=1) if place <= rows or outcome.is_baseline(row.configuration)
+    ]
+
+
+def hidden_line(outcome: StudyOutcome, rows: int) -> str:
+    """One line on ranked configurations that the table leaves out; empty where there are none."""
+    hidden = len(outcome.ranking.ranked) - len(shown(outcome, rows))
+    return f"{hidden} more are ranked: tables/trials.parquet has them all." if hidden else ""
+
+
+def ranking_table(outcome: StudyOutcome, wide: bool, rows: int = 12) -> Table:
+    """One row a configuration: objective mean ± SD over seeds, final scores mean ± standard error, words seen and time of a trial."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, header_style="bold")
+    table.add_column("#", justify="right")
+    table.add_column("schedule", min_width=20, overflow="fold")
+    if wide:
+        table.add_column("seeds", justify="right")
+    unit = "\nnats" if outcome.metric == LOSS_TASK else ""
+    table.add_column(f"{outcome.metric}{unit}", justify="right", no_wrap=True)
+    if outcome.ranking.baseline:
+        table.add_column("against\nbaseline", justify="right", no_wrap=True)
+    for task in outcome.tasks:
+        table.add_column(f"{task}\n{'%' if outcome.units[task] == 'percent' else outcome.units[task]}", justify="right", no_wrap=True)
+    table.add_column("words\nseen", justify="right", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    for place, row in shown(outcome, rows):
+        style = "yellow" if outcome.is_baseline(row.configuration) else "bold green" if place == 1 else ""
+        table.add_row(*_cells(outcome, place, row, wide), style=style)
+    return table
+
+
+def _cells(outcome: StudyOutcome, place: int, row: Ranked, wide: bool) -> list[str]:
+    entry: Entry = outcome.entries[row.configuration]
+    mark = " (baseline)" if outcome.is_baseline(row.configuration) else ""
+    cells = [str(place), f"{entry.schedule}{mark}"]
+    if wide:
+        cells.append(str(len(entry.seeds)))
+    cells.append(_spread(row.objective.mean, row.objective.sd, 3))
+    if outcome.ranking.baseline:
+        cells.append(f"{row.difference.mean:+.3f}" if row.difference else "")
+    cells += [_score(entry.scores.get(task), outcome.units[task] == "percent") for task in outcome.tasks]
+    return [*cells, show_words(entry.words_seen), duration(entry.wall_s)]
+
+
+def _score(score: Estimate | None, percent: bool) -> str:
+    return "-" if score is None else _spread(score.mean, score.stderr, 1 if percent else 3)
+
+
+def _spread(mean: float, spread: float, digits: int) -> str:
+    return f"{mean:.{digits}f}" + ("" if np.isnan(spread) else f" ±{spread:.{digits}f}")
+
+
+def _near(path: Path) -> str:
+    """A path as it is shortest to type from here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

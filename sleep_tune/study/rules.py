@@ -1,0 +1,161 @@
+"""What a study has to hold before anything starts, and how a command line's changes enter its spec."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sleep_tune.config import Config
+from sleep_tune.errors import UserError, nearest
+from sleep_tune.evaluation.tasks import TASKS
+from sleep_tune.explain import flat
+from sleep_tune.presets import KINDS, SCHEDULES, combine, preset, presets
+from sleep_tune.study.dimensions import Values, combinations
+from sleep_tune.study.searches import LOSSES, MOST_POINTS, Grid, RandomSearch
+from sleep_tune.study.spec import Study, StudySpec
+
+VARIED_GROUPS = ("model", "objective", "masking", "optimizer", "training", "sleep")
+_SHARED = {
+    "seed": "seeds are listed under seeds",
+    "budget_words": "all trials of a study have one budget (--budget)",
+    "data": "all trials of a study read one corpus (--data)",
+    "tokenizer": "all trials of a study share one tokenizer",
+    "epochs": "plain epochs run beside a search under always: [epochs]",
+}
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a command line changes in a study: the profile, fields for every trial (dotted field -> value), the seeds."""
+
+    profile: str | None = None
+    fields: Mapping[str, Any] | None = None
+    seeds: tuple[int, ...] | None = None
+
+
+def root(field: str) -> str:
+    """The field that a value replaces whole: `sleep.length` for `sleep.length.ratio`."""
+    parts = field.split(".")
+    return next((part for depth in range(1, len(parts)) if (part := ".".join(parts[:depth])) in KINDS), field)
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether one of two dotted fields is, or is part of, the other."""
+    one, other = root(one), root(other)
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
+def change(spec: StudySpec, changes: Changes) -> StudySpec:
+    """The spec with a command line's changes: a profile replaces the base's, a field that was varied is pinned. Raises UserError."""
+    if changes.profile is not None:
+        preset(changes.profile, "profile")
+        spec = spec.model_copy(update={"base": (changes.profile, spec.schedule)})
+    for field, value in (changes.fields or {}).items():
+        pinned = [name for name in spec.vary if f"{root(name)}.".startswith(f"{root(field)}.")]
+        # Those that it replaces go, lest a part of the old value survive in the new.
+        kept = {name: old for name, old in spec.set.items() if not f"{root(name)}.".startswith(f"{root(field)}.")}
+        spec = spec.model_copy(
+            update={"set": {**kept, field: value}, "vary": {name: dimension for name, dimension in spec.vary.items() if name not in pinned}}
+        )
+    return spec if changes.seeds is None else spec.model_copy(update={"seeds": changes.seeds})
+
+
+def check(study: Study) -> Study:
+    """The study, once all of it is known to be good. Raises UserError, one line."""
+    spec = study.spec
+    combine(spec.base)
+    for schedule in spec.always:
+        preset(schedule, "schedule")
+    known = _known_fields(spec)
+    for field in spec.set:
+        _check_field(field, known, "")
+    for field in spec.vary:
+        _check_field(field, known, "vary.")
+        _check_varied(field, spec)
+    _check_schedules(spec)
+    _check_search(study)
+    for point in study.corners():
+        study.config_at(point, spec.seeds[0])
+    always, searched = study.always(), study.searched()
+    _check_objective(study, [*searched, *always])
+    return study
+
+
+def _known_fields(spec: StudySpec) -> list[str]:
+    """Dotted names of all fields, for near misses."""
+    bare = Study("", "", spec.model_copy(update={"set": {}, "vary": {}, "base": (spec.profile, "default")}))
+    return [*flat(bare.first), *SCHEDULES]
+
+
+def _check_field(field: str, known: list[str], at: str) -> None:
+    """Names that lead nowhere; what follows a known group is `load_config`'s to judge."""
+    if not re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)*", field) or field.split(".")[0] not in Config.model_fields:
+        ends = [name for name in known if name.rpartition(".")[2] == field]
+        hint = f" (did you mean {ends[0]}?)" if ends else nearest(field, known)
+        raise UserError(f"unknown field {at}{field}{hint if 'mean' in hint else ''}")
+    if field.split(".")[0] == "seed":
+        raise UserError(f"{at}seed: {_SHARED['seed']} (--seeds 1,2)")
+
+
+def _check_varied(field: str, spec: StudySpec) -> None:
+    group = field.split(".")[0]
+    if group not in VARIED_GROUPS:
+        reason = _SHARED.get(group, f"it changes nothing that is trained (can vary: {', '.join(VARIED_GROUPS)})")
+        raise UserError(f"vary.{field}: cannot vary: {reason}")
+    for other in [*spec.vary, *spec.set]:
+        if other != field and overlap(other, field) and (other in spec.vary or not root(other).startswith(f"{root(field)}.")):
+            raise UserError(f"vary.{field}: is given by {other} too")
+    if field in spec.set:
+        raise UserError(f"vary.{field}: is under set too")
+
+
+def _check_schedules(spec: StudySpec) -> None:
+    """A field of a schedule that no trial has would be read by no one."""
+    rows = [presets()[schedule] for schedule in (spec.schedule, *spec.always)]
+    for field in spec.vary:
+        if field.startswith("sleep.") and rows[0].get("sleep") is None:
+            raise UserError(f"vary.{field}: the base's schedule {spec.schedule} does not sleep")
+    for field, value in spec.set.items():
+        kind = field.split(".")[0]
+        if kind in SCHEDULES and all(row.get(kind) is None for row in rows):
+            raise UserError(f"{field} = {value}: no schedule of this study is of kind {kind} ({', '.join((spec.schedule, *spec.always))})")
+
+
+def _check_search(study: Study) -> None:
+    spec = study.spec
+    if isinstance(spec.search, Grid):
+        for field, dimension in spec.vary.items():
+            if not isinstance(dimension, Values):
+                raise UserError(f"vary.{field}: a grid needs a list of values, no distribution (or search: {{random: {{trials: n}}}})")
+        points = combinations(spec.vary) or 1
+        if points > MOST_POINTS:
+            raise UserError(f"vary: a grid of {points:,} points: must be <= {MOST_POINTS:,} (or search: {{random: {{trials: n}}}})")
+        return
+    if not spec.vary:
+        raise UserError(f"vary = {{}}: a {next(iter(type(spec.search).model_fields))} search needs at least one varied field")
+    count = combinations(spec.vary)
+    if isinstance(spec.search, RandomSearch) and count is not None and spec.search.random.trials > count:
+        raise UserError(f"search.random.trials = {spec.search.random.trials}: must be <= {count}, the points of the space")
+
+
+def _check_objective(study: Study, configs: Iterable[Config]) -> None:
+    metric, mode = study.metric, study.mode
+    if metric in LOSSES:
+        if mode != "min":
+            raise UserError(f"objective.mode = {mode}: must be min for {metric}, which is better when lower")
+        return
+    if metric not in TASKS:
+        raise UserError(f"objective.metric = {metric}: unknown{nearest(metric, [*LOSSES, *TASKS])}")
+    if mode != "max":
+        raise UserError(f"objective.mode = {mode}: must be max for {metric}, which is better when higher")
+    for config in configs:
+        if metric not in config.evaluation.milestones.tasks:
+            scored = ", ".join(config.evaluation.milestones.tasks)
+            raise UserError(f"objective.metric = {metric}: must be among evaluation.milestones.tasks = [{scored}]")
+
+
+def warnings(study: Study) -> list[str]:
+    """What is allowed and should be known, one line each."""
+    if study.metric in TASKS:
+        return [f"objective.metric = {study.metric}: the search sees the test; its scores are no longer those of unseen data"]
+    return []

@@ -1,0 +1,143 @@
+"""One run without Ray: `python -m sleep_tune.train --preset tiny --preset strict_replay --out out/strict`. With `--resume out/strict` it goes on."""
+
+import argparse
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sleep_tune.errors import OneLineParser, RunError, UserError, run_main
+
+if TYPE_CHECKING:
+    from sleep_tune.study.spec import Study
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line. Raises UserError."""
+    parser = OneLineParser(prog="python -m sleep_tune.train", allow_abbrev=False, description=__doc__)
+    parser.add_argument("--preset", action="append", default=[], metavar="P", help="a profile, a schedule, or one of each (see launch.py --list)")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of the config, such as seed=1; may be repeated")
+    parser.add_argument("--data", metavar="DIR|hub:ID", help="text to train on, in BabyLM's layout")
+    parser.add_argument("--evaluation-data", metavar="DIR|ZIP", help="BabyLM's evaluation_data (default: beside the data directory)")
+    parser.add_argument("--budget", metavar="WORDS", help="words seen, wake and sleep: 200000, 200k, 5M")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where the run is written")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on from the newest checkpoint in this directory (that of --out)")
+    return parser.parse_args(arguments)
+
+
+def one_trial(options: argparse.Namespace) -> "Study":
+    """The command line as a study of one trial. Raises UserError."""
+    from sleep_tune.study.request import Request, given_fields
+    from sleep_tune.study.rules import check
+    from sleep_tune.study.spec import Study, load_spec
+
+    if not options.preset:
+        raise UserError("--preset P: name a profile, such as --preset tiny, and a schedule beside it if you like")
+    fields = dict(given_fields(Request(set=options.set, data=options.data, evaluation_data=options.evaluation_data, budget=options.budget)))
+    seed = fields.pop("seed", 0)
+    return check(Study("run", "", load_spec({"base": options.preset, "set": fields, "seeds": [seed]})))
+
+
+def check_out(out: Path, resume: Path | None) -> None:
+    """Raises UserError where the run cannot be written to `out`, or a run is there that was not asked to go on."""
+    from sleep_tune.study.preflight import probe
+
+    if resume is not None and resume.resolve() != out.resolve():
+        raise UserError(f"--resume = {resume}: must be the directory of --out = {out}")
+    if resume is not None and not resume.is_dir():
+        raise UserError(f"--resume = {resume}: no such directory")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out = {out}: is a file, must be a directory")
+    if resume is None and any(out.glob("checkpoint_*")):
+        raise UserError(f"--out = {out}: holds a run already: add --resume {out} to go on with it, or name another directory")
+    probe(out)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train, score, write the model. Returns 0; 130 after Ctrl-C, with the state saved."""
+    options = parse(arguments)
+    study = one_trial(options)
+    check_out(options.out, options.resume)
+    from sleep_tune.machine import machine
+    from sleep_tune.study.material import fits, prepared, settle_evaluation
+    from sleep_tune.study.preflight import places, settle_precision
+
+    places(study.first, None, machine())
+    study, notes = settle_evaluation(study)
+    study = settle_precision(study, machine())
+    corpus = prepared(study, say=lambda line: print(line, flush=True))
+    for line in [*notes, *fits(study, corpus)]:
+        print(f"note: {line}", flush=True)
+    return run(study, corpus, options)
+
+
+def run(study: "Study", corpus: object, options: argparse.Namespace) -> int:
+    """Train the one trial of `study` to its end, with progress in the terminal."""
+    import torch
+
+    from sleep_tune.study.labels import describe
+    from sleep_tune.study.run_progress import RunProgress
+    from sleep_tune.trial import Trial
+    from sleep_tune.words import show_words
+
+    config = study.first
+    torch.set_num_threads(max(1, int(config.resources.cpus)))
+    trial = Trial(config, corpus, options.out, study.milestones(), say=lambda line: print(line, flush=True))  # type: ignore[arg-type]
+    if options.resume is not None:
+        at = f"from {show_words(trial.words_seen)} words" if trial.words_seen else "no finished checkpoint yet: starting at 0"
+        print(f"resuming {options.out}: {at}", flush=True)
+    print(f"{describe(config.model_dump(mode='json'))}: {show_words(config.budget_words)} words seen, seed {config.seed}", flush=True)
+    with interrupts() as interrupted:
+        with RunProgress(config.budget_words, sleeps=config.sleep is not None) as progress:
+
+            def on_step(record: object) -> bool:
+                progress.step(record)  # type: ignore[arg-type]
+                return bool(interrupted)
+
+            while trial.next_milestone() is not None:
+                if trial.advance(on_step) is None:
+                    print(f"interrupted, saved at {trial.words_seen:,} words; go on with: {resume_line(options)}", flush=True)
+                    return 130
+        scores = trial.finish()
+    print("final: " + ", ".join(f"{task} {score:.4g}" for task, score in scores.items()))
+    print(f"written: {options.out}/model, {options.out}/steps.jsonl, {options.out}/scores.jsonl, {options.out}/evaluation")
+    if trial.state.diverged:
+        raise RunError(f"{options.out}: diverged: the loss was not finite after {trial.words_seen:,} words (try a lower optimizer.learning_rate)")
+    return 0
+
+
+@contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """Ctrl-C once: noted in the list, for the loop to stop at the next step; twice: KeyboardInterrupt."""
+    seen: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def resume_line(options: argparse.Namespace) -> str:
+    """The command that goes on with this run."""
+    import shlex
+
+    words = ["python", "-m", "sleep_tune.train"]
+    for preset in options.preset:
+        words += ["--preset", preset]
+    for item in options.set:
+        words += ["--set", item]
+    for flag in ("data", "evaluation_data", "budget", "out"):
+        if (value := getattr(options, flag)) is not None:
+            words += [f"--{flag.replace('_', '-')}", str(value)]
+    return shlex.join([*words, "--resume", str(options.out)])
+
+
+if __name__ == "__main__":
+    run_main(main)

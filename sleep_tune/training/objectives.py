@@ -1,0 +1,87 @@
+"""What a row asks of the model: which positions are labelled, what is shown there, and the loss.
+
+Legend: B rows, L positions, M labelled positions of the batch, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.random import Generator
+from torch import Tensor
+
+from sleep_tune.config import Masking
+from sleep_tune.data.collate import MASK, N_SPECIAL
+from sleep_tune.sleep.context import Rows
+
+if TYPE_CHECKING:
+    from sleep_tune.training.models import Network
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """A batch as the model sees it, and where it is labelled; `most` is the largest number of labels in a row."""
+
+    tokens_BL: Tensor  # int64, with masks
+    target_M: Tensor  # int64, the tokens that were there
+    row_M: Tensor  # int64, ascending
+    at_M: Tensor  # int64, place in the flattened (B L) rows
+    slot_M: Tensor  # int64, place in (B most): the row's labels, padded
+    bias_B11L: Tensor | None  # fp32, 0 or -inf where a key is padding; None without padding
+    most: int
+
+
+def mask_rows(rows: Rows, masking: Masking, vocab_size: int, generator: Generator, device: torch.device) -> LabelledRows:
+    """Label each non-special token with probability `masking.rate`, at least one a row that has any; show it as mask, random token or itself."""
+    tokens_BL = rows.tokens_BL
+    draw_BL = generator.random(tokens_BL.shape, np.float32)
+    draw_BL[tokens_BL < N_SPECIAL] = 2.0  # padding and other special tokens are never labelled
+    labelled_BL = draw_BL < masking.rate
+    least_B = draw_BL.argmin(1)
+    unlabelled_B = ~labelled_BL.any(1)
+    if unlabelled_B.any():
+        which = np.flatnonzero(unlabelled_B)
+        labelled_BL[which, least_B[which]] = draw_BL[which, least_B[which]] < 2.0
+    row_M, column_M = np.nonzero(labelled_BL)
+    target_M = tokens_BL[row_M, column_M]
+    kind_M = generator.random(row_M.size, np.float32)
+    other_M = generator.integers(N_SPECIAL, vocab_size, row_M.size)
+    as_mask, as_random, _ = masking.split
+    shown_BL = tokens_BL.copy()
+    shown_BL[row_M, column_M] = np.where(kind_M < as_mask, MASK, np.where(kind_M < as_mask + as_random, other_M, target_M))
+    return labelled(shown_BL, rows.length_B, target_M, row_M, column_M, device)
+
+
+def labelled(
+    tokens_BL: np.ndarray, length_B: np.ndarray, target_M: np.ndarray, row_M: np.ndarray, column_M: np.ndarray, device: torch.device
+) -> LabelledRows:
+    """Arrays as tensors on `device`, with the places that the last layer needs."""
+    batch, length = tokens_BL.shape
+    count_B = np.bincount(row_M, minlength=batch)
+    most = max(1, int(count_B.max(initial=0)))
+    order_M = np.arange(row_M.size) - (np.cumsum(count_B) - count_B)[row_M]
+    padded = length_B.min() < length
+    bias = np.where(np.arange(length) < length_B[:, None], np.float32(0), np.float32(-np.inf))[:, None, None] if padded else None
+
+    def put(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(device, non_blocking=True)
+
+    return LabelledRows(
+        put(tokens_BL), put(target_M), put(row_M), put(row_M * length + column_M), put(row_M * most + order_M), None if bias is None else put(bias), most
+    )
+
+
+def losses(network: Network, rows: LabelledRows, training: bool) -> tuple[Tensor, Tensor]:
+    """(loss, loss_B): mean cross-entropy in nats over the labelled tokens of the batch, and of each row (0 where nothing is labelled)."""
+    with network.precision():
+        logits_MV = network.logits_at(rows, training)
+    loss_M = F.cross_entropy(logits_MV.float(), rows.target_M, reduction="none")
+    batch = len(rows.tokens_BL)
+    with torch.no_grad():
+        sum_B = torch.zeros(batch, device=loss_M.device).index_add_(0, rows.row_M, loss_M.detach())
+        count_B = torch.bincount(rows.row_M, minlength=batch).clamp_(min=1)
+    return loss_M.sum() / max(1, len(loss_M)), sum_B / count_B

@@ -1,0 +1,45 @@
+"""Loss on held-out text: rows spread over the dev store, masks fixed by one seed for every trial, in evaluation mode."""
+
+import math
+
+import numpy as np
+import torch
+
+from sleep_tune.config import Config
+from sleep_tune.data.token_store import TokenStore
+from sleep_tune.sleep.context import sample_rows
+from sleep_tune.streams import stream
+from sleep_tune.training.models import Network
+from sleep_tune.training.objectives import LabelledRows, losses, mask_rows
+
+_ROWS = 128
+
+
+class DevProbe:
+    """The dev rows of a config, masked once."""
+
+    def __init__(self, config: Config, dev: TokenStore, device: torch.device):
+        ids = spread(dev.words_N, config.evaluation.milestones.dev_words)
+        ids = ids[np.argsort(np.diff(dev.offsets)[ids], kind="stable")]  # rows of like lengths together: less padding
+        generator = stream(0, "probe")
+        self.words = int(dev.words_N[ids].sum())
+        self.batches: list[LabelledRows] = [
+            mask_rows(sample_rows(dev, ids[start : start + _ROWS]), config.masking, dev.vocab_size, generator, device)
+            for start in range(0, ids.size, _ROWS)
+        ]
+
+    def loss(self, network: Network) -> float:
+        """Mean cross-entropy over all labelled tokens, nats; NaN or infinite where the network is broken."""
+        total = labels = 0.0
+        with torch.inference_mode():
+            for batch in self.batches:
+                total += float(losses(network, batch, training=False)[0]) * len(batch.target_M)
+                labels += len(batch.target_M)
+        return total / labels if labels else math.nan
+
+
+def spread(words_N: np.ndarray, words: int) -> np.ndarray:
+    """Ascending ids of samples at even distances that hold about `words` words; all where there are fewer."""
+    share = min(1.0, words / max(1, int(words_N.sum(dtype=np.int64))))
+    count = max(1, round(share * words_N.size))
+    return np.linspace(0, words_N.size - 1, count).round().astype(np.int64)

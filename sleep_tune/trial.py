@@ -1,0 +1,222 @@
+"""One trial on disk: opened or resumed, trained from milestone to milestone, scored, and its model written.
+
+A trial's directory is locked by whoever trains in it. Records and scores are appended and flushed before the checkpoint that covers them;
+what lies beyond the newest checkpoint is cut off when a trial is opened again, so that nothing is doubled.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sleep_tune.config import Config, trial_id
+from sleep_tune.data.token_store import Prepared, open_store
+from sleep_tune.errors import RunError
+from sleep_tune.files import locked, write_atomic, write_text
+from sleep_tune.presets import write_yaml
+from sleep_tune.scoring import Scorer
+from sleep_tune.training import checkpoint
+from sleep_tune.training.loop import Run, StepRecord, advance
+from sleep_tune.training.model_directory import save_model
+from sleep_tune.training.probe import DevProbe
+
+WORST_LOSS = 1e4  # nats: what a diverged trial reports, finite so that every scheduler can rank it
+OnStep = Callable[[StepRecord], bool | None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a trial says at a milestone: the nominal words, the words really seen, and numbers by name."""
+
+    milestone: int
+    words_seen: int
+    metrics: dict[str, float]
+    diverged: bool = False
+
+
+class Trial:
+    """A run with its directory. One process at a time: `__init__` waits for the lock."""
+
+    def __init__(
+        self,
+        config: Config,
+        prepared: Prepared,
+        directory: Path,
+        milestones: Sequence[int],
+        attempt: int = 0,
+        say: Callable[[str], None] = lambda line: None,
+    ):
+        self.config, self.prepared, self.directory, self.attempt, self.say = config, prepared, directory, attempt, say
+        self.milestones, self.reports, self.wall_s = sorted(milestones), [], 0.0
+        self.identity = trial_id(config, prepared.corpus_digest)
+        self._held = ExitStack()
+        self._held.enter_context(locked(directory / "lock"))
+        try:
+            self._open()
+        except BaseException:
+            self._held.close()
+            raise
+
+    def _open(self) -> None:
+        config, self.device = self.config, torch.device("cuda" if self.config.resources.gpus and torch.cuda.is_available() else "cpu")
+        torch.use_deterministic_algorithms(config.training.determinism == "strict")
+        store = open_store(self.prepared.directory)
+        self.run = Run(config, store, self.device)
+        self.state = self.run.new_state()
+        self.probe = DevProbe(config, open_store(self.prepared.dev_directory), self.device)
+        self.scorer = Scorer(config, self.prepared)
+        self._refuse_older_attempts()
+        write_text(self.directory / "config.yaml", write_yaml(config.model_dump(mode="json")))
+        loaded = checkpoint.load_newest(self.directory, self.run, self.identity, self.say)
+        sizes = {"steps.jsonl": 0, "scores.jsonl": 0}
+        if loaded is not None:
+            self.state = loaded.state
+            self.reports = [Report(**report) for report in loaded.extra["reports"]]
+            self.wall_s, sizes = loaded.extra["wall_s"], loaded.extra["sizes"]
+        self._steps = Appended(self.directory / "steps.jsonl", sizes["steps.jsonl"])
+        self._scores = Appended(self.directory / "scores.jsonl", sizes["scores.jsonl"])
+        if (final := self._final()) is not None:
+            self._scores.add_all(final["rows"])
+            self._scores.flush()
+
+    def _final(self) -> dict[str, Any] | None:
+        """What `finish` left behind for the state as it is."""
+        done = self.directory / "final.json"
+        final = json.loads(done.read_text()) if done.exists() else None
+        return final if final is not None and final["words_seen"] == self.state.words_seen else None
+
+    def _refuse_older_attempts(self) -> None:
+        """A worker that outlived a network cut may not write into a trial that its successor has taken over."""
+        mark = self.directory / "attempt"
+        newest = int(mark.read_text()) if mark.exists() else 0
+        if self.attempt < newest:
+            raise RunError(f"{self.directory}: attempt {newest} has taken this trial over from attempt {self.attempt}")
+        write_text(mark, f"{self.attempt}\n")
+
+    @property
+    def words_seen(self) -> int:
+        return self.state.words_seen
+
+    def next_milestone(self) -> int | None:
+        """Nominal words of the milestone that comes next; None: training is over."""
+        last = self.reports[-1].milestone if self.reports else 0
+        if self.reports and self.reports[-1].diverged:
+            return None
+        return next((milestone for milestone in self.milestones if milestone > last), None)
+
+    def advance(self, on_step: OnStep | None = None) -> Report | None:
+        """Train to the next milestone, evaluate, checkpoint, and report. None where `on_step` asked to stop: then the state is saved right there.
+
+        Raises RunError where training is over already, or the disk is full.
+        """
+        milestone = self.next_milestone()
+        if milestone is None:
+            raise RunError(f"{self.directory}: training is over")
+        started, loss = time.perf_counter(), math.nan
+        for record in advance(self.run, self.state, min(milestone, self.config.budget_words)):
+            self._steps.add(dataclasses.asdict(record))
+            loss = record.loss
+            if on_step is not None and on_step(record):
+                self.wall_s += time.perf_counter() - started
+                self.save()
+                return None
+        report = self._report(milestone, loss)
+        self.reports.append(report)
+        self.wall_s += time.perf_counter() - started
+        self.save()
+        if self.config.checkpoint.milestone_models:
+            save_model(self.run.network.model, self.prepared.tokenizer_file, self.directory / "milestones" / f"words_{milestone}", self.config, report.metrics)
+        return report
+
+    def _report(self, milestone: int, loss: float) -> Report:
+        dev_loss = math.nan if self.state.diverged else self.probe.loss(self.run.network)
+        diverged = not math.isfinite(dev_loss)
+        rows = [dev_row(dev_loss)]
+        metrics = {"dev_loss": WORST_LOSS if diverged else dev_loss, "perplexity": math.exp(min(WORST_LOSS if diverged else dev_loss, 50.0))}
+        if math.isfinite(loss):
+            metrics["train_loss"] = loss
+        if not diverged:
+            scored, table = self.scorer.on_the_way(self.run.network.model, milestone, self.milestones, self.run.store)
+            rows += table
+            metrics |= scored
+        self._scores.add_all({"words_seen": self.state.words_seen, "final": False, **row} for row in rows)
+        return Report(milestone, self.state.words_seen, metrics, diverged)
+
+    def save(self) -> None:
+        """Checkpoint at this step: records first, then the state that covers them."""
+        sizes = {"steps.jsonl": self._steps.flush(), "scores.jsonl": self._scores.flush()}
+        reports = [dataclasses.asdict(report) for report in self.reports]
+        extra = {"reports": reports, "wall_s": self.wall_s, "sizes": sizes}
+        checkpoint.save(self.directory, self.run, self.state, extra, self.identity, self.attempt, self.config.checkpoint.keep)
+
+    def finish(self, on_progress: Callable[[int, int], None] | None = None) -> dict[str, float]:
+        """Final scores by task, the model directory and the exposure counts; what is there from before is taken as it is."""
+        if (final := self._final()) is not None:
+            return dict(final["tasks"])
+        write_atomic(self.directory / "exposures.npy", lambda file: np.save(file, self.state.exposures_N))
+        last = dict(self.reports[-1].metrics) if self.reports else {}
+        save_model(self.run.network.model, self.prepared.tokenizer_file, self.directory / "model", self.config, last)
+        tasks, rows = self.scorer.at_the_end(self.run.network.model, self.directory / "evaluation", on_progress)
+        dev_loss = self.probe.loss(self.run.network)
+        tasks["dev_loss"] = dev_loss if math.isfinite(dev_loss) else WORST_LOSS
+        table = [{"words_seen": self.state.words_seen, "final": True, **row} for row in [dev_row(dev_loss), *rows]]
+        self._scores.add_all(table)
+        self._scores.flush()
+        final = {"words_seen": self.state.words_seen, "wall_s": self.wall_s, "tasks": tasks, "rows": table}
+        write_text(self.directory / "final.json", json.dumps(final, indent=1) + "\n")
+        return tasks
+
+    def close(self) -> None:
+        """Let go of files and lock; unsaved steps are lost."""
+        self._steps.close()
+        self._scores.close()
+        self._held.close()
+
+
+def dev_row(loss: float) -> dict[str, Any]:
+    """The row of `dev_loss` in the table of scores; a broken network's loss is missing, not a number."""
+    broken = not math.isfinite(loss)
+    row = {"task": "dev_loss", "uid": "dev", "n": 1, "score": None if broken else loss, "unit": "nats", "stderr": None, "ties": 0, "nans": int(broken)}
+    return {**row, "rules": "honest", "backend": "mlm"}
+
+
+class Appended:
+    """A file of JSON lines that is appended to and made durable at checkpoints; what lies beyond the last is cut off at opening."""
+
+    def __init__(self, path: Path, size: int):
+        self._file = path.open("ab")
+        self._file.truncate(size)
+        self._flushed, self._lines = size, []  # type: ignore[var-annotated]
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._lines.append(json.dumps(row))
+
+    def add_all(self, rows: Any) -> None:
+        for row in rows:
+            self.add(row)
+
+    def flush(self) -> int:
+        """Write and fsync what was added; the file's size."""
+        if self._lines:
+            data = ("\n".join(self._lines) + "\n").encode()
+            try:
+                self._file.write(data)
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                raise RunError(f"{self._file.name}: {error.strerror}; make room and run the same command again") from error
+            self._flushed += len(data)
+            self._lines = []
+        return self._flushed
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,0 +1,52 @@
+"""Words: whitespace words of text, budgets as users write them, and the milestones at which a run stops to be looked at."""
+
+import re
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+
+from sleep_tune.errors import UserError
+
+_BUDGET = re.compile(r"(\d+(?:\.\d+)?)(?:e(\d+))?([kKmMbB]?)$")
+_SUFFIX = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
+
+
+def count_words(text: str) -> int:
+    """Whitespace words of `text`."""
+    return len(text.split())
+
+
+def parse_words(value: str, field: str) -> int:
+    """A positive number of words from `200000`, `200k`, `5M`, `1e6`. Raises UserError otherwise."""
+    match = _BUDGET.match(value.strip().replace("_", "").replace(",", ""))
+    if match:
+        words = Fraction(match[1]) * 10 ** int(match[2] or 0) * _SUFFIX[match[3].lower()]
+        if words.denominator == 1 and 0 < words < 10**15:
+            return int(words)
+    raise UserError(f"{field} = {value}: must be a whole number of words > 0, such as 200000, 200k or 5M")
+
+
+def show_words(words: float) -> str:
+    """Words as people read them: 940, 12.5k, 3.93M."""
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if words >= size:
+            return f"{words / size:.3g}{unit}"
+    return f"{words:.0f}"
+
+
+def babylm_milestones(budget_words: int) -> list[int]:
+    """Nominal words at which BabyLM asks for checkpoints, scaled: each 1 % of the budget to 10 %, then each 10 %.
+
+    The strict track's further checkpoints (each 100M to 1B) are the same shares of its tenfold budget.
+    """
+    shares = [Fraction(i, 100) for i in range(1, 11)] + [Fraction(i, 10) for i in range(2, 11)]
+    return sorted({max(1, int(budget_words * share)) for share in shares})
+
+
+def rung_words(budget_words: int, rungs: Iterable[Fraction]) -> list[int]:
+    """Nominal words of a scheduler's rungs, given as shares of the budget."""
+    return sorted({max(1, int(budget_words * rung)) for rung in rungs})
+
+
+def all_milestones(budget_words: int, rungs: Sequence[Fraction] = ()) -> list[int]:
+    """BabyLM's milestones and the rungs, ascending; the last is the budget itself."""
+    return sorted({*babylm_milestones(budget_words), *rung_words(budget_words, rungs), budget_words})

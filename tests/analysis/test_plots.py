@@ -1,0 +1,114 @@
+"""A study's frames and pictures, and the notebook that shows them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+mpl.use("agg")
+
+import matplotlib.pyplot as plt
+from matplotlib.image import imread
+
+from analysis.loading import StudyTables, common_words, dev_losses, find_study, load_study, ranking_frame
+from analysis.plots import plot_fields, plot_learning_curves, plot_ranking, save, shade_phases
+from sleep_tune.errors import UserError
+
+NOTEBOOK = Path(__file__).resolve().parents[2] / "analysis" / "study.ipynb"
+
+
+@pytest.fixture(scope="session")
+def study(made_study: Path) -> StudyTables:
+    return load_study(made_study)
+
+
+@pytest.fixture
+def plots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SLEEP_TUNE_PLOTS", str(tmp_path / "plots"))
+    return tmp_path / "plots"
+
+
+def test_the_named_study_is_found(made_study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLEEP_TUNE_STUDY", str(made_study))
+    assert find_study() == made_study.resolve()
+
+
+def test_the_study_that_changed_last_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLEEP_TUNE_STUDY", raising=False)
+    monkeypatch.chdir(tmp_path)
+    for name, changed in (("old", 10**9), ("new", 4 * 10**9)):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "ledger.jsonl").touch()
+        os.utime(tmp_path / "runs" / name / "ledger.jsonl", (changed, changed))
+    assert find_study().name == "new"
+
+
+def test_a_directory_that_is_no_study_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        load_study(tmp_path)
+
+
+def test_the_ranking_frame_is_ordered_and_marks_baselines(study: StudyTables) -> None:
+    frame = ranking_frame(study)
+    assert frame.dev_loss.is_monotonic_increasing
+    assert frame.baseline.sum() == 2
+    assert frame.loc[frame.schedule == "plain epochs", "against baseline"].isna().all()
+
+
+def test_dev_losses_have_a_row_a_milestone_and_a_column_a_seed(study: StudyTables) -> None:
+    losses = dev_losses(study, study.outcome.ranking.ranked[0].configuration)
+    assert list(losses.columns) == [1, 2]
+    assert losses.index[-1] == 200_000
+    assert (np.diff(losses.mean(axis=1)) < 0).all()
+
+
+def test_stopped_trials_are_compared_at_the_words_all_reached(study: StudyTables) -> None:
+    assert common_words(study) == 22_222
+
+
+def test_every_plot_is_a_picture_of_the_width_of_a_page(study: StudyTables, plots: Path) -> None:
+    figures = {
+        "ranking": plot_ranking(study),
+        "curves": plot_learning_curves(study),
+        "fields": plot_fields(study),
+        "pairs": plot_fields(study, "pairs"),
+    }
+    for name, figure in figures.items():
+        path = save(figure, name)
+        assert path == plots / f"{name}.png"
+        height, width = imread(path).shape[:2]
+        assert 1000 < width < 1700
+        assert height > 300
+        assert all(axes.get_xlabel() for axes in figure.axes[-1:])
+        plt.close(figure)
+
+
+def test_phases_are_shaded_where_they_were(study: StudyTables) -> None:
+    trial = study.trials[(study.trials["sleep.folds"] == 5) & (study.trials["sleep.length"] == "ratio: 1")].iloc[0]
+    steps = study.steps[study.steps.trial == trial.trial]
+    _, axes = plt.subplots()
+    shade_phases(axes, steps)
+    shaded = sum(patch.get_width() for patch in axes.patches)
+    changes = int((steps.phase.to_numpy()[1:] != steps.phase.to_numpy()[:-1]).sum())
+    assert len(axes.patches) == changes + 1
+    assert shaded == steps.words_seen.max()
+    plt.close("all")
+
+
+def test_the_notebook_is_committed_without_outputs() -> None:
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in cells)
+
+
+def test_the_notebook_runs_and_saves_its_plots(made_study: Path, plots: Path, tmp_path: Path) -> None:
+    places = {"SLEEP_TUNE_STUDY": str(made_study), "SLEEP_TUNE_PLOTS": str(plots), "IPYTHONDIR": str(tmp_path / "ipython")}
+    command = [sys.executable, "-m", "jupyter", "execute", str(NOTEBOOK), "--output", str(tmp_path / "out.ipynb")]
+    subprocess.run(command, check=True, env={**os.environ, **places}, capture_output=True, timeout=120)
+    assert {path.name for path in plots.iterdir()} == {
+        "made-ranking.png", "made-learning_curves.png", "made-fields.png", "made-fields-pairs.png",
+    }  # fmt: skip

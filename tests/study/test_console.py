@@ -1,0 +1,216 @@
+"""What the terminal shows of a study and of a run: whole pictures at 80 and 120 columns, plain lines elsewhere."""
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from rich.console import Console as Terminal
+
+from sleep_tune.config import load_config
+from sleep_tune.presets import combine, preset
+from sleep_tune.study.console import Console
+from sleep_tune.study.labels import describe, duration, readable
+from sleep_tune.study.outcome import read_outcome, stopped_line, verdict
+from sleep_tune.study.outcome_view import print_outcome
+from sleep_tune.study.run_progress import RunProgress
+from sleep_tune.study.tables import write_tables
+
+
+class Clock:
+    """Time that passes when told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def screen(width: int, is_terminal: bool = False) -> Terminal:
+    return Terminal(file=io.StringIO(), width=width, force_terminal=is_terminal, color_system=None, highlight=False, legacy_windows=False)
+
+
+def shown(terminal: Terminal) -> str:
+    assert isinstance(terminal.file, io.StringIO)
+    return terminal.file.getvalue()
+
+
+def say(directory: Path, trial: str, **progress: object) -> None:
+    path = directory / "trials" / trial / "progress.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"phase": "wake", "cycle": 0, "words_seen": 0, "loss": 4.0, "words_per_s": 20_000.0, **progress}))
+
+
+@pytest.mark.parametrize(
+    ("values", "label"),
+    [
+        (("strict", 20, {"ratio": 3.0}, 0.1), "strict, 20 folds, ratio 3, replay 10 %"),
+        (({"weighted": {"power": 2}}, 1, {"fill": {}}, 1.0), "weighted: power: 2, 1 fold, fill, replay 100 %"),
+        (("random", 5, {"repeats": 1.5}, 0.025), "random, 5 folds, repeats 1.5, replay 2.5 %"),
+    ],
+)
+def test_schedules_in_words(values: tuple, label: str) -> None:
+    assert describe({"sleep": dict(zip(("strategy", "folds", "length", "replay_ratio"), values, strict=True))}) == label
+
+
+def test_a_run_without_sleep_is_plain_epochs() -> None:
+    assert describe({"sleep": None, "epochs": {}}) == "plain epochs"
+
+
+def test_other_varied_fields_are_named_too() -> None:
+    config = {
+        "sleep": {"strategy": "strict", "folds": 5, "length": {"ratio": 1}, "replay_ratio": 0.1, "decay": 0.2},
+        "model": {"width": 64},
+    }
+    assert describe(config, ["sleep.folds", "sleep.decay", "model.width"]) == "strict, 5 folds, ratio 1, replay 10 %, decay 0.2, width 64"
+
+
+@pytest.mark.parametrize("name", ["epochs", "default", "baseline_like", "strict_replay"])
+def test_every_schedule_preset_has_a_short_label(name: str) -> None:
+    assert preset(name)["kind"] == "schedule"
+    assert 5 < len(describe(load_config(combine(["tiny", name])).model_dump(mode="json"))) < 50
+
+
+def test_values_and_times_as_people_write_them() -> None:
+    assert [readable(value) for value in ({"ratio": 3.0}, {"fill": {}}, 0.1, True, None, [1, 2.5])] == [
+        "ratio: 3", "fill", "0.1", "true", "null", "[1, 2.5]",
+    ]  # fmt: skip
+    assert [duration(seconds) for seconds in (3.4, 59.7, 200, 7500, float("nan"))] == ["3 s", "1:00", "3:20", "2:05:00", "-"]
+
+
+LABEL = "weighted, 20 folds, ratio 3, replay 40 %"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_live_picture_fits_and_shows_phases(tmp_path: Path, width: int) -> None:
+    terminal, clock = screen(width, is_terminal=True), Clock()
+    with Console("grid", 52, 200_000, tmp_path, terminal=terminal, clock=clock) as console:
+        console.trial_started("a1b2c3d4e5f6", LABEL)
+        console.trial_started("0f9e8d7c6b5a", "plain epochs")
+        for words, phase in ((50_000, "wake"), (100_000, "sleep")):
+            clock.now += 2
+            say(tmp_path, "a1b2c3d4e5f6", words_seen=words, phase=phase, cycle=1, loss=3.25)
+            console.tick()
+        picture = screen(width)
+        picture.print(console.view())
+    lines = shown(picture).splitlines()
+    assert max(len(line) for line in lines) <= width
+    assert LABEL in lines[2]
+    assert "☾ sleep" in lines[2]
+    assert "100k" in lines[2]
+    assert "3.25" in lines[2]
+    assert "5 s" in lines[2]  # 100k words at 20k words a second
+    assert ("████" in lines[2]) == (width == 120)
+    assert "2 running" in " ".join(lines)
+    assert "50 pending" in " ".join(lines)
+
+
+def test_where_there_is_no_terminal_a_trial_is_one_line_and_progress_is_rare(tmp_path: Path) -> None:
+    terminal, clock = screen(80), Clock()
+    with Console("grid", 3, 200_000, tmp_path, terminal=terminal, clock=clock) as console:
+        console.trial_started("a1b2c3d4e5f6", LABEL)
+        say(tmp_path, "a1b2c3d4e5f6", words_seen=60_000, phase="sleep", cycle=2)
+        for _ in range(25):
+            clock.now += 1
+            console.tick()
+        console.reported("a1b2c3d4e5f6", 66_666, 66_700, {"dev_loss": 3.2}, "STOP")
+        console.ended("a1b2c3d4e5f6", "stopped", None)
+        console.trial_started("0f9e8d7c6b5a", "plain epochs")
+        console.ended("0f9e8d7c6b5a", "failed", "disk full")
+    lines = shown(terminal).splitlines()
+    progress = [line for line in lines if "sleep (cycle 2), 60k of 200k words" in line]
+    assert len(progress) == 2  # one per ten seconds
+    assert f"a1b2c3  {LABEL}: dev_loss 3.200 at 66.7k words: stop" in lines
+    assert f"[1/3] stopped   {LABEL}  66.7k words, 25 s" in lines
+    assert lines[-1].startswith("[2/3] failed    plain epochs")
+    assert lines[-1].endswith("disk full")
+
+
+def test_the_time_left_follows_from_what_trials_took(tmp_path: Path) -> None:
+    clock = Clock()
+    console = Console("grid", 12, 200_000, tmp_path, ended={"complete": 2}, terminal=screen(80), clock=clock)
+    assert console.seconds_left() != console.seconds_left()  # NaN: nothing is known yet
+    for trial in ("a", "b"):  # 100k words each, 20 s together: 10 s a trial, 8 to come
+        console.trial_started(trial, LABEL)
+        clock.now += 10
+        console.reported(trial, 100_000, 100_000, {}, "CONTINUE")
+        console.ended(trial, "complete")
+    assert console.seconds_left() == pytest.approx(80)
+
+
+def test_a_half_written_progress_file_is_passed_over(tmp_path: Path) -> None:
+    clock, terminal = Clock(), screen(120, is_terminal=True)
+    with Console("grid", 1, 200_000, tmp_path, terminal=terminal, clock=clock) as console:
+        console.trial_started("a", LABEL)
+        say(tmp_path, "a", words_seen=50_000)
+        clock.now += 1
+        console.tick()
+        (tmp_path / "trials" / "a" / "progress.json").write_text('{"phase": "sl')
+        clock.now += 1
+        console.tick()
+        assert console.running["a"].words_seen == 50_000
+
+
+@dataclass
+class Step:
+    cycle: int
+    phase: str
+    words_seen: int
+    loss: float
+
+
+def test_a_run_without_a_terminal_is_a_line_every_few_seconds() -> None:
+    terminal, clock = screen(80), Clock()
+    with RunProgress(100_000, terminal=terminal, clock=clock) as progress:
+        for step in range(1, 201):
+            clock.now += 0.125
+            progress.step(Step(step // 100, "sleep" if step % 100 >= 50 else "wake", step * 500, 3.0))
+    lines = shown(terminal).splitlines()
+    assert len(lines) == 6  # at 5, 10, 15, 20, 25 s and at the end
+    assert lines[1] == "☾ sleep cycle 0 · 40k of 100k words · loss 3.000 · 4,000 words/s · 15 s left"
+
+
+def test_plain_epochs_show_no_phase() -> None:
+    terminal = screen(80)
+    with RunProgress(100_000, sleeps=False, terminal=terminal, clock=Clock()) as progress:
+        progress.step(Step(0, "wake", 500, 3.0))
+    assert shown(terminal) == "500 of 100k words · loss 3.000\n"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_outcome_fits_and_says_what_was_found(small_study: Path, width: int) -> None:
+    paths = write_tables(small_study)
+    outcome, terminal = read_outcome(small_study), screen(width)
+    print_outcome(outcome, paths.values(), terminal)
+    text = shown(terminal)
+    table = text.split("dev_loss: mean")[0]
+    assert max(len(line) for line in table.splitlines()) <= width
+    assert table.count("(baseline)") == 2
+    assert "Best schedule: weighted, 50 folds, ratio 1, replay 30 %" in text.replace("\n", " ")
+    assert str(paths["trials"]) in text
+    assert outcome.states == {"complete": 10, "stopped": 2}
+
+
+def test_every_baseline_is_shown_however_short_the_table(small_study: Path) -> None:
+    write_tables(small_study)
+    outcome, terminal = read_outcome(small_study), screen(120)
+    print_outcome(outcome, (), terminal, rows=1)
+    assert "plain epochs (baseline)" in shown(terminal)
+    assert "more are ranked" in shown(terminal)
+
+
+def test_the_verdict_says_when_seeds_cannot_tell(study_maker: Callable[..., Path], tmp_path: Path) -> None:
+    one_seed = study_maker(tmp_path / "one", {"sleep.folds": [5, 20]}, seeds=(1,))
+    write_tables(one_seed)
+    assert "With one seed each, no spread is known" in verdict(read_outcome(one_seed))
+
+
+def test_a_study_without_a_complete_schedule_ranks_nothing(study_maker: Callable[..., Path], tmp_path: Path) -> None:
+    study = study_maker(tmp_path / "early", {"sleep.folds": [5, 20]}, running=4)
+    write_tables(study)
+    outcome = read_outcome(study)
+    assert verdict(outcome) == "No searched schedule completed on all its seeds: nothing is ranked."
+    assert stopped_line(outcome).startswith("2 configurations are not ranked")

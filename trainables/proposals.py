@@ -1,0 +1,92 @@
+"""What a study runs next, as a function of its ledger: `always` first, then the search, each point on every seed, nothing twice."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sleep_tune.config import Config, configuration_id, load_config, trial_id
+from sleep_tune.errors import UserError
+from sleep_tune.study.ledger import LedgerView, TrialRecord
+from sleep_tune.study.spec import Grid, OptunaSearch, RandomSearch, Study
+
+TRIES = 40  # draws in a row that only repeat known configurations: the space is taken for used up
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial that the ledger does not have yet."""
+
+    trial: str
+    configuration: str
+    config: Config
+    origin: str
+
+
+class Proposals:
+    """Iterates over a study's new trials. The ledger is looked at whenever the next one is asked for, so results so far count."""
+
+    def __init__(self, study: Study, view: LedgerView, corpus_digest: str) -> None:
+        self._study, self._view, self._digest = study, view, corpus_digest
+        self._iterator = self._all()
+
+    def next(self) -> Proposal | None:
+        """The next new trial; None when the study is planned out."""
+        return next(self._iterator, None)
+
+    def _all(self) -> Iterator[Proposal]:
+        yield from self._new(self._study.always(), "always")
+        match self._study.spec.search:
+            case Grid():
+                yield from self._new(self._study.grid(), "grid")
+            case RandomSearch(random=rule):
+                yield from self._points("random", rule.trials, "")
+            case OptunaSearch(optuna=rule):
+                yield from self._points("optuna", rule.trials, rule.sampler)
+
+    def _new(self, configs: list[Config], origin: str) -> Iterator[Proposal]:
+        for config in configs:
+            trial = trial_id(config, self._digest)
+            if trial not in self._view.trials:
+                yield Proposal(trial, configuration_id(config, self._digest), config, origin)
+
+    def _points(self, origin: str, count: int, sampler: str) -> Iterator[Proposal]:
+        """Known points on seeds they lack, then new points until there are `count`."""
+        for records in self._known(origin):
+            yield from self._new(self._on_every_seed(load_config(records[0].config)), origin)
+        while (index := len(self._known(origin))) < count:
+            config = self._new_point(origin, index, sampler)
+            if config is None:
+                return
+            yield from self._new(self._on_every_seed(config), origin)
+
+    def _new_point(self, origin: str, index: int, sampler: str) -> Config | None:
+        taken = {record.configuration for record in self._view.trials.values()}
+        for retry in range(TRIES):
+            if origin == "random":
+                point = self._study.random_point(index + retry)
+            else:
+                from trainables.optuna_points import ask
+
+                point = ask(self._study, sampler if retry < TRIES // 2 else "random", self._known(origin), index, retry)
+            try:
+                config = self._study.config_at(point, self._study.spec.seeds[0])
+            except UserError:  # values that do not go together
+                continue
+            if configuration_id(config, self._digest) not in taken:
+                return config
+        return None
+
+    def _on_every_seed(self, config: Config) -> list[Config]:
+        return [config.model_copy(update={"seed": seed}) for seed in self._study.spec.seeds]
+
+    def _known(self, origin: str) -> list[list[TrialRecord]]:
+        groups: dict[str, list[TrialRecord]] = defaultdict(list)
+        for record in self._view.trials.values():
+            if record.origin == origin:
+                groups[record.configuration].append(record)
+        return list(groups.values())
+
+
+def planned_out(study: Study, view: LedgerView, corpus_digest: str) -> bool:
+    """Whether nothing is left to run: no trial unfinished, none new."""
+    return not any(record.unfinished for record in view.trials.values()) and Proposals(study, view, corpus_digest).next() is None
