@@ -125,7 +125,7 @@ def _training_curve(axes: Axes, study: StudyTables, configuration: str, colour: 
     steps = study.steps[study.steps.trial == trial.trial]
     if shade:
         shade_phases(axes, steps)
-    window = max(1, len(steps) // 200)
+    window = max(5, len(steps) // 150)
     axes.plot(steps.words_seen, steps.loss, color=colour, alpha=0.15, lw=0.4)
     axes.plot(
         steps.words_seen,
@@ -194,13 +194,13 @@ def _field_panel(axes: Axes, trials: pd.DataFrame, field: str, kinds: list[Any],
     axes.set_axisbelow(True)
     numbers = not any(isinstance(kind, str) for kind in kinds)
     if len(kinds) > 8 and numbers:
-        axes.plot(searched[field].astype(float), searched.value, "o", ms=3, color=BLUE, alpha=0.5, mew=0)
+        axes.plot(searched[field].astype(float), searched.value, "o", ms=3, color=BLUE, alpha=0.6, mew=0, zorder=3)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         return
     place = searched[field].map({kind: index for index, kind in enumerate(kinds)}).astype(float)
     groups = searched.groupby(place).value
     aside = (groups.cumcount() + 0.5) / groups.transform("size") - 0.5  # side by side, so that no dot hides another
-    axes.plot(place + 0.4 * aside, searched.value, "o", ms=3, color=BLUE, alpha=0.5, mew=0)
+    axes.plot(place + 0.4 * aside, searched.value, "o", ms=3, color=BLUE, alpha=0.6, mew=0, zorder=3)
     axes.plot(groups.mean().index, groups.mean(), "_-" if numbers else "_", color="black", ms=16, mew=1.6, lw=0.6)
     axes.set_xticks(range(len(kinds)), [f"{kind:g}" if isinstance(kind, float) else str(kind) for kind in kinds])
     axes.set_xlim(-0.5, len(kinds) - 0.5)

@@ -118,7 +118,7 @@ def one_process_over_many(model: Any, tokenizer: Any, evaluation: Path) -> float
     plan_s, plan = timed(lambda: make_plan(tokenizer, load_items(evaluation, ["blimp"], fast=True, items_per_uid=20)))
     one = start + plan_s + CHECKPOINTS * statistics.median(timed(lambda: score_plan(model, plan))[0] for _ in range(3))
     print(
-        f"{CHECKPOINTS} checkpoints, 20 pairs a paradigm: {many:.0f} s in {CHECKPOINTS} processes, {one:.0f} s in one (start-up {start:.1f} s)"
+        f"{CHECKPOINTS} checkpoints, 20 pairs a UID: {many:.0f} s in {CHECKPOINTS} processes, {one:.0f} s in one (start-up {start:.1f} s)"
     )
     return many / one
 

@@ -40,7 +40,11 @@ def choice_from(table: Mapping[str, Callable[..., Any]]) -> BeforeValidator:
             return raw
         pairs = {raw: {}} if isinstance(raw, str) else raw
         if not isinstance(pairs, dict) or len(pairs) != 1:
-            raise PydanticCustomError("choice", "must be a name or one {{name: parameters}}{names}", {"names": nearest("", table)})
+            raise PydanticCustomError(
+                "choice",
+                "must be a name or one {brace}name: parameters{close}{names}",
+                {"names": nearest("", table), "brace": "{", "close": "}"},
+            )
         name, given = next(iter(pairs.items()))
         if name not in table:
             raise PydanticCustomError("choice", "unknown{names}", {"names": nearest(str(name), table)})
@@ -50,8 +54,11 @@ def choice_from(table: Mapping[str, Callable[..., Any]]) -> BeforeValidator:
         except ValidationError as error:
             first = error.errors()[0]
             at = ".".join(str(part) for part in first["loc"])
-            hint = nearest(at, model.model_fields) if first["type"] == "extra_forbidden" else ""
-            raise PydanticCustomError("choice", "{name}.{at}: {message}{hint}", {"name": name, "at": at, "message": first["msg"], "hint": hint}) from None
+            if first["type"] == "extra_forbidden":
+                message = f"unknown parameter{nearest(at, model.model_fields)}" if model.model_fields else "takes no parameters"
+            else:
+                message = first["msg"][0].lower() + first["msg"][1:]
+            raise PydanticCustomError("choice", "{name}.{at}: {message}", {"name": name, "at": at, "message": message}) from None
         return Choice(name=name, parameters=parameters.model_dump(exclude_defaults=True))
 
     return BeforeValidator(read)
@@ -78,7 +85,7 @@ def _known_tasks(value: object) -> object:
     from sleep_tune.evaluation.tasks import TASKS
 
     for name in value if isinstance(value, tuple | list) else ():
-        if name not in TASKS:
+        if not isinstance(name, str) or name not in TASKS:
             raise PydanticCustomError("choice", "unknown task {task}{names}", {"task": str(name), "names": nearest(str(name), TASKS)})
     return value
 

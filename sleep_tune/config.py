@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 from pydantic_core import PydanticCustomError
 
 from sleep_tune.choices import Choice, as_text, choice_from, key_of, task_names, tuples
-from sleep_tune.files import canonical_json, digest
+from sleep_tune.digests import canonical_json, digest
 from sleep_tune.sleep.criteria import CRITERIA
 from sleep_tune.sleep.strategies import STRATEGIES
 from sleep_tune.training.registry import MODELS
@@ -291,7 +291,9 @@ class Config(Frozen):
             raise broken("sleep, epochs", "both" if self.sleep else "neither", "exactly one of the two is set")
         usable = self.model.positions - MODELS[self.model.name].reserved_positions
         if self.data.row_length > usable:
-            raise broken("data.row_length", self.data.row_length, f"must be <= {usable}, what model.positions = {self.model.positions} holds")
+            raise broken(
+                "data.row_length", self.data.row_length, f"must be <= {usable}, what model.positions = {self.model.positions} holds"
+            )
         return self
 
 
@@ -336,15 +338,22 @@ def check_against(config: Config, samples: int, corpus_words: int) -> list[str]:
     from sleep_tune.words import show_words
 
     warnings: list[str] = []
-    if config.sleep is not None:
+    if config.sleep is None:
+        if config.budget_words < 0.98 * corpus_words:
+            warnings.append(f"coverage {config.budget_words / corpus_words:.0%}: the budget ends before every sample was read once")
+    else:
         if config.sleep.folds > samples:
-            raise UserError(f"sleep.folds = {config.sleep.folds}: must be <= {samples}, the samples of the corpus (rows of {config.data.row_length} tokens)")
+            raise UserError(
+                f"sleep.folds = {config.sleep.folds}: must be <= {samples}, the samples of the corpus (rows of {config.data.row_length} tokens)"
+            )
         from sleep_tune.sleep.schedule import coverage
 
         budget_rows = round(config.budget_words / max(1, corpus_words) * samples)
         share, sleeps = coverage(config.sleep, samples, config.training.batch_rows, budget_rows)
         if not sleeps:
-            warnings.append(f"budget_words = {config.budget_words}: ends before the first sleep (one fold is {show_words(corpus_words / config.sleep.folds)} words)")
+            warnings.append(
+                f"budget_words = {config.budget_words}: ends before the first sleep (one fold is {show_words(corpus_words / config.sleep.folds)} words)"
+            )
         if share < 0.98:
             warnings.append(f"coverage {share:.0%}: the budget ends before every sample was read awake once")
     if exposures(config, corpus_words) > 10.0001:

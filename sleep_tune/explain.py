@@ -32,9 +32,13 @@ def _line(model: type[BaseModel], errors: list[Any], raw: object, prefix: str) -
     if error["type"] == "extra_forbidden":
         siblings = _fields(_annotation(model, path[:-1]) if path[:-1] else model)
         return f"unknown field {name}{nearest(path[-1], siblings)}"
+    if error["type"] == "missing" and isinstance(error["loc"][-1], int):  # a list that is too short
+        return f"{name} = {_shown(_value(raw, path))}: must be {_allowed(annotation)}"
     if error["type"] == "missing":
         return f"{name}: missing: {_allowed(annotation)}"
     value = _value(raw, path)
+    if error["type"] == "invalid_key":
+        return f"{name or prefix}: field names must be text"
     if error["type"] == "choice":
         return f"{name} = {_shown(value)}: {error['msg']}"
     if error["type"].startswith("union_tag"):
@@ -51,10 +55,7 @@ def _written(loc: tuple[Any, ...], raw: object) -> list[str]:
     """The part of pydantic's location that the user wrote: tags and function names dropped."""
     path: list[str] = []
     for part in loc:
-        if isinstance(raw, dict) and part in raw:
-            raw = raw[part]
-            path.append(str(part))
-        elif isinstance(raw, list | tuple) and isinstance(part, int) and part < len(raw):
+        if (isinstance(raw, dict) and part in raw) or (isinstance(raw, list | tuple) and isinstance(part, int) and part < len(raw)):
             raw = raw[part]
             path.append(str(part))
         elif isinstance(raw, dict) and part == loc[-1] and not (path and str(part) == path[-1]) and not str(part).startswith("literal["):
@@ -165,12 +166,14 @@ def _allowed(annotation: Any) -> str:
 
 
 def flat(value: BaseModel, prefix: str = "") -> dict[str, Any]:
-    """Dotted field -> plain value (as in a study file). Tagged unions and choices stay whole; of `sleep` and `epochs`, the one that is set."""
+    """Dotted field -> plain value, as in a study file. Kinds and choices stay whole; of `sleep` and `epochs`, the one that is set."""
     row: dict[str, Any] = {}
     for name in type(value).model_fields:
         item = getattr(value, name)
         if isinstance(item, BaseModel) and not isinstance(item, Choice) and not (prefix and len(type(item).model_fields) == 1):
             row |= flat(item, f"{prefix}{name}.")
         elif item is not None or prefix:
-            row[f"{prefix}{name}"] = item.model_dump(mode="json") if isinstance(item, BaseModel) else list(item) if isinstance(item, tuple) else item
+            row[f"{prefix}{name}"] = (
+                item.model_dump(mode="json") if isinstance(item, BaseModel) else list(item) if isinstance(item, tuple) else item
+            )
     return row

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, digests, locks, and the cache directory."""
+"""Files that appear whole or not at all, their digests, locks, and the cache directory."""
 
 import contextlib
 import fcntl
@@ -48,16 +48,6 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def digest(*parts: bytes | str, size: int = 16) -> str:
-    """BLAKE2b of length-prefixed `parts`, as 2*size hex characters."""
-    state = hashlib.blake2b(digest_size=size)
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        state.update(len(data).to_bytes(8, "little"))
-        state.update(data)
-    return state.hexdigest()
-
-
 def file_digest(path: Path, size: int = 16) -> str:
     """BLAKE2b of a file's bytes, read in blocks."""
     state = hashlib.blake2b(digest_size=size)
@@ -65,11 +55,6 @@ def file_digest(path: Path, size: int = 16) -> str:
         while block := file.read(1 << 20):
             state.update(block)
     return state.hexdigest()
-
-
-def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 @contextlib.contextmanager

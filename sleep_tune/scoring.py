@@ -45,7 +45,9 @@ class Scorer:
             plans.append(_plan(tokenizer, Path(data), official, items_per_uid, rules))
         return plans
 
-    def on_the_way(self, model: Any, milestone: int, milestones: Sequence[int], store: TokenStore) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    def on_the_way(
+        self, model: Any, milestone: int, milestones: Sequence[int], store: TokenStore
+    ) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Scores by task and rows of the table of scores at `milestone`; none where the time share is used up."""
         way = self.evaluation.milestones
         plans = self._plans(way.tasks, way.items_per_uid) if way.tasks else []

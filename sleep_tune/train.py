@@ -1,4 +1,7 @@
-"""One run without Ray: `python -m sleep_tune.train --preset tiny --preset strict_replay --out out/strict`. With `--resume out/strict` it goes on."""
+"""One run without Ray: `python -m sleep_tune.train --preset tiny --preset strict_replay --out out/strict`.
+
+With `--resume out/strict` it goes on.
+"""
 
 import argparse
 import signal
@@ -16,8 +19,12 @@ if TYPE_CHECKING:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line. Raises UserError."""
     parser = OneLineParser(prog="python -m sleep_tune.train", allow_abbrev=False, description=__doc__)
-    parser.add_argument("--preset", action="append", default=[], metavar="P", help="a profile, a schedule, or one of each (see launch.py --list)")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of the config, such as seed=1; may be repeated")
+    parser.add_argument(
+        "--preset", action="append", default=[], metavar="P", help="a profile, a schedule, or one of each (see launch.py --list)"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of the config, such as seed=1; may be repeated"
+    )
     parser.add_argument("--data", metavar="DIR|hub:ID", help="text to train on, in BabyLM's layout")
     parser.add_argument("--evaluation-data", metavar="DIR|ZIP", help="BabyLM's evaluation_data (default: beside the data directory)")
     parser.add_argument("--budget", metavar="WORDS", help="words seen, wake and sleep: 200000, 200k, 5M")
@@ -103,7 +110,9 @@ def run(study: "Study", corpus: object, options: argparse.Namespace) -> int:
     print("final: " + ", ".join(f"{task} {score:.4g}" for task, score in scores.items()))
     print(f"written: {options.out}/model, {options.out}/steps.jsonl, {options.out}/scores.jsonl, {options.out}/evaluation")
     if trial.state.diverged:
-        raise RunError(f"{options.out}: diverged: the loss was not finite after {trial.words_seen:,} words (try a lower optimizer.learning_rate)")
+        raise RunError(
+            f"{options.out}: diverged: the loss was not finite after {trial.words_seen:,} words (try a lower optimizer.learning_rate)"
+        )
     return 0
 
 

@@ -56,7 +56,8 @@ class Trial:
         say: Callable[[str], None] = lambda line: None,
     ):
         self.config, self.prepared, self.directory, self.attempt, self.say = config, prepared, directory, attempt, say
-        self.milestones, self.reports, self.wall_s = sorted(milestones), [], 0.0
+        self.milestones, self.wall_s = sorted(milestones), 0.0
+        self.reports: list[Report] = []
         self.identity = trial_id(config, prepared.corpus_digest)
         self._held = ExitStack()
         self._held.enter_context(locked(directory / "lock"))
@@ -114,7 +115,7 @@ class Trial:
         return next((milestone for milestone in self.milestones if milestone > last), None)
 
     def advance(self, on_step: OnStep | None = None) -> Report | None:
-        """Train to the next milestone, evaluate, checkpoint, and report. None where `on_step` asked to stop: then the state is saved right there.
+        """Train to the next milestone, evaluate, checkpoint, and report; None where `on_step` asked to stop, the state saved right there.
 
         Raises RunError where training is over already, or the disk is full.
         """
@@ -134,14 +135,23 @@ class Trial:
         self.wall_s += time.perf_counter() - started
         self.save()
         if self.config.checkpoint.milestone_models:
-            save_model(self.run.network.model, self.prepared.tokenizer_file, self.directory / "milestones" / f"words_{milestone}", self.config, report.metrics)
+            save_model(
+                self.run.network.model,
+                self.prepared.tokenizer_file,
+                self.directory / "milestones" / f"words_{milestone}",
+                self.config,
+                report.metrics,
+            )
         return report
 
     def _report(self, milestone: int, loss: float) -> Report:
         dev_loss = math.nan if self.state.diverged else self.probe.loss(self.run.network)
         diverged = not math.isfinite(dev_loss)
         rows = [dev_row(dev_loss)]
-        metrics = {"dev_loss": WORST_LOSS if diverged else dev_loss, "perplexity": math.exp(min(WORST_LOSS if diverged else dev_loss, 50.0))}
+        metrics = {
+            "dev_loss": WORST_LOSS if diverged else dev_loss,
+            "perplexity": math.exp(min(WORST_LOSS if diverged else dev_loss, 50.0)),
+        }
         if math.isfinite(loss):
             metrics["train_loss"] = loss
         if not diverged:
@@ -185,7 +195,16 @@ class Trial:
 def dev_row(loss: float) -> dict[str, Any]:
     """The row of `dev_loss` in the table of scores; a broken network's loss is missing, not a number."""
     broken = not math.isfinite(loss)
-    row = {"task": "dev_loss", "uid": "dev", "n": 1, "score": None if broken else loss, "unit": "nats", "stderr": None, "ties": 0, "nans": int(broken)}
+    row = {
+        "task": "dev_loss",
+        "uid": "dev",
+        "n": 1,
+        "score": None if broken else loss,
+        "unit": "nats",
+        "stderr": None,
+        "ties": 0,
+        "nans": int(broken),
+    }
     return {**row, "rules": "honest", "backend": "mlm"}
 
 

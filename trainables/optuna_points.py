@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sleep_tune.files import canonical_json
+from sleep_tune.digests import canonical_json
 from sleep_tune.streams import torch_seed
 from sleep_tune.study.dimensions import Dimension, LogUniform, RandInt, Uniform, Values
 from sleep_tune.study.ledger import State, TrialRecord

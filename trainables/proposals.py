@@ -3,13 +3,15 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from sleep_tune.config import Config, configuration_id, load_config, trial_id
 from sleep_tune.errors import UserError
+from sleep_tune.study.dimensions import combinations
 from sleep_tune.study.ledger import LedgerView, TrialRecord
 from sleep_tune.study.spec import Grid, OptunaSearch, RandomSearch, Study
 
-TRIES = 40  # draws in a row that only repeat known configurations: the space is taken for used up
+TRIES = 20  # draws in a row that only repeat known configurations: the sampler is stuck, or the space used up
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,9 @@ class Proposals:
             yield from self._new(self._on_every_seed(config), origin)
 
     def _new_point(self, origin: str, index: int, sampler: str) -> Config | None:
+        """The next configuration that the ledger does not have; None where none is found."""
         taken = {record.configuration for record in self._view.trials.values()}
-        for retry in range(TRIES):
-            if origin == "random":
-                point = self._study.random_point(index + retry)
-            else:
-                from trainables.optuna_points import ask
-
-                point = ask(self._study, sampler if retry < TRIES // 2 else "random", self._known(origin), index, retry)
+        for point in self._points_from(origin, index, sampler):
             try:
                 config = self._study.config_at(point, self._study.spec.seeds[0])
             except UserError:  # values that do not go together
@@ -75,6 +72,16 @@ class Proposals:
             if configuration_id(config, self._digest) not in taken:
                 return config
         return None
+
+    def _points_from(self, origin: str, index: int, sampler: str) -> Iterator[dict[str, Any]]:
+        """Points to try: the sampler's, then random ones, which in a space that can be counted are all there are."""
+        if origin == "optuna":
+            from trainables.optuna_points import ask
+
+            for retry in range(TRIES):
+                yield ask(self._study, sampler, self._known(origin), index, retry)
+        for further in range(max(TRIES, combinations(self._study.spec.vary) or 0)):
+            yield self._study.random_point(index + further)
 
     def _on_every_seed(self, config: Config) -> list[Config]:
         return [config.model_copy(update={"seed": seed}) for seed in self._study.spec.seeds]

@@ -81,6 +81,8 @@ class SleepTrainable(Trainable):
 
     def _report(self, report: Report) -> dict[str, Any]:
         self._reported = report.milestone
+        self._progress.flush()
+        self._tracker.report(report)
         metrics = {f"{METRIC}{name}": value for name, value in report.metrics.items()}
         return {"milestone": report.milestone, "words_seen": report.words_seen, "value": objective(report, self._told), **metrics}
 
@@ -90,6 +92,7 @@ class SleepTrainable(Trainable):
                 raise Leaving
 
         scores = trial.finish(on_progress)
+        self._progress.flush()
         self._tracker.finish(scores)
         last = trial.reports[-1]
         took_s = time.perf_counter() - self._began
@@ -120,6 +123,7 @@ class SleepTrainable(Trainable):
     def _close(self) -> None:
         if self._trial is not None:
             self._trial.close()
+            self._tracker.close()
             self._trial = None
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from sleep_tune.errors import RunError, UserError
 from sleep_tune.files import cache_directory, locked, sync_directory
 
-_OUT_OF_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+OUT_OF_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 def build_once(directory: Path, valid: Callable[[Path], bool], build: Callable[[Path], None]) -> None:
@@ -45,7 +45,7 @@ def cache_errors() -> Iterator[None]:
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        if error.errno in _OUT_OF_ROOM:
+        if error.errno in OUT_OF_ROOM:
             raise RunError(f"cache {cache_directory()}: {reason}; make room or set SLEEP_TUNE_CACHE to another directory") from error
         raise UserError(f"cache {cache_directory()}: {reason}; SLEEP_TUNE_CACHE must be a directory that can be written") from error
 

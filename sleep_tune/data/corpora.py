@@ -15,8 +15,8 @@ from sleep_tune.data.grammar import corpus as grammar_corpus
 from sleep_tune.data.layout import find_files, nothing_found
 from sleep_tune.data.minimal_pairs import minimal_pairs
 from sleep_tune.data.raw_files import read_lines, remembered_digest
+from sleep_tune.digests import digest
 from sleep_tune.errors import UserError
-from sleep_tune.files import digest
 
 Split = Literal["train", "dev"]
 MAX_DOMAINS = 255

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sleep_tune.data.cache import build_once
+from sleep_tune.data.cache import OUT_OF_ROOM, build_once
 from sleep_tune.data.layout import SPLIT_NAMES, parse_name
+from sleep_tune.digests import digest
 from sleep_tune.errors import UserError, one_line
-from sleep_tune.files import cache_directory, digest
+from sleep_tune.files import cache_directory
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import DatasetInfo
@@ -67,8 +68,8 @@ def _download(identifier: str, info: "DatasetInfo", token: str | None, directory
     except UserError:
         raise
     except OSError as error:
-        if error.filename and str(error.filename).startswith(str(directory)):
-            raise  # the cache is at fault, not the hub
+        if error.errno in OUT_OF_ROOM or str(error.filename).startswith(str(directory)):
+            raise  # this machine is at fault, not the hub
         raise _unreachable(identifier, error) from error
     except Exception as error:
         raise UserError(f"data hub:{identifier}: `datasets` cannot read it ({one_line(error)[:150]})") from error

@@ -1,15 +1,15 @@
 """Minimal pairs that test what the embedded corpus teaches, in BLiMP's format.
 
-Every good sentence is one that `grammar.py` could say but never does: it holds two content words that are kept apart there. The bad one
+Every good sentence is one that the grammar could say but never does: it holds two content words that are kept apart there. The bad one
 differs by one word, or by the order of the same words.
 """
 
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from sleep_tune.data.grammar import action, asked, beside, meets_held_out, polarity
 from sleep_tune.data.lexicon import PEOPLE, THINGS, VERBS, Verb
 from sleep_tune.data.phrases import Dice, NounPhrase, Scene, be, complement, name, noun_phrase, present, reflexive, subject, thing
+from sleep_tune.data.utterances import action, asked, beside, meets_held_out, polarity
 from sleep_tune.streams import stream
 
 Words = tuple[str, ...]

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sleep_tune.data.text import Limit, cleaned_lines, first_words
-from sleep_tune.files import canonical_json, digest, file_digest, write_json
+from sleep_tune.digests import canonical_json, digest
+from sleep_tune.files import file_digest, write_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -155,7 +155,7 @@ def receiver(scene: Scene) -> NounPhrase:
     return name(scene) if roll < 0.65 else noun_phrase(scene, scene.noun("being"), scene.dice.chance(0.3), adjective=0.1)
 
 
-def thing(scene: Scene, kind: str = "object", adjective: float = 0.2) -> NounPhrase:
+def thing(scene: Scene, kind: str = "object", adjective: float = 0.3) -> NounPhrase:
     """A thing, or things."""
     return noun_phrase(scene, scene.noun(kind), scene.dice.chance(0.4), adjective=adjective)
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sleep_tune.data.cache import cache_errors
+from sleep_tune.digests import digest
 from sleep_tune.errors import UserError
-from sleep_tune.files import cache_directory, digest, write_json
+from sleep_tune.files import cache_directory, write_json
 
 LINE_CHARACTERS = 1 << 16  # a longer line is read in pieces, so that a file without line ends cannot fill the memory
 _SETTLED_NS = 2 * 10**9  # a file touched this shortly before it was read may change again within one tick of its clock

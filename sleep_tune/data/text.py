@@ -68,9 +68,17 @@ def _read(directory: Path) -> dict[str, Any]:
 def text_is_whole(directory: Path) -> bool:
     """Whether every file that the report names has the content that was written."""
     try:
-        pairs = _read(directory)["pairs"]
         texts = all(file_digest(directory / entry.file) == entry.digest for entry in read_report(directory))
-        return texts and (pairs is None or file_digest(directory / PAIRS) == pairs)
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+    return texts and pairs_are_whole(directory)
+
+
+def pairs_are_whole(directory: Path) -> bool:
+    """Whether the minimal pairs, if the report names some, are what was written."""
+    try:
+        written = _read(directory)["pairs"]
+        return written is None or file_digest(directory / PAIRS) == written
     except (OSError, ValueError, TypeError, KeyError):
         return False
 

@@ -18,12 +18,23 @@ from sleep_tune.data import cleaning as cleaning_rules
 from sleep_tune.data import minimal_pairs, packing
 from sleep_tune.data import tokenizer as tokenizers
 from sleep_tune.data.cache import build_once
-from sleep_tune.data.corpora import Corpus, Source, find_corpus, open_corpus
+from sleep_tune.data.corpora import Corpus, Source, Split, find_corpus, open_corpus
 from sleep_tune.data.packing import DTYPES, FORMAT, MANIFEST
 from sleep_tune.data.raw_files import digest_and_remember
-from sleep_tune.data.text import PAIRS, CorpusReport, Limit, first_words_of_all, quotas, read_report, text_is_whole, write_text_directory
+from sleep_tune.data.text import (
+    PAIRS,
+    CorpusReport,
+    Limit,
+    first_words_of_all,
+    pairs_are_whole,
+    quotas,
+    read_report,
+    text_is_whole,
+    write_text_directory,
+)
+from sleep_tune.digests import digest
 from sleep_tune.errors import UserError
-from sleep_tune.files import cache_directory, digest, file_digest
+from sleep_tune.files import cache_directory, file_digest
 
 
 class StoreDamaged(Exception):
@@ -152,6 +163,11 @@ class _Places:
     train: Path
     dev: Path
 
+    def are_whole(self) -> bool:
+        """Whether all that a trial reads is what was written. The cleaned text is no part of that: it may be large, and is read no more."""
+        stores = store_is_whole(self.train) and store_is_whole(self.dev)
+        return stores and tokenizers.tokenizer_is_whole(self.tokenizer) and pairs_are_whole(self.text)
+
 
 def _code_digest(module: ModuleType) -> str:
     """Other code may write other bytes: what it wrote before is not looked at again."""
@@ -176,29 +192,40 @@ def prepare(
     recipe = Recipe(words, cleaning, rows, row_length, vocab_size)
     places = recipe.places(corpus)
     found = _found(corpus, places)
-    if found and store_is_whole(places.train) and store_is_whole(places.dev):
+    if found and places.are_whole():
         return found
-    say(f"cleaning {', '.join(part.domain for part in corpus.split('train'))}")
-    build_once(places.text, text_is_whole, lambda new: write_text_directory(corpus, cleaning, new))
-    limits = dict(zip(("train", "dev"), _limits(places.text, words), strict=True))
-    say(f"training a tokenizer of {vocab_size:,} tokens")
-    build_once(
-        places.tokenizer,
-        tokenizers.tokenizer_is_whole,
-        lambda new: tokenizers.write_tokenizer(first_words_of_all(limits["train"]), vocab_size, new),
-    )
-    for split, place in (("train", places.train), ("dev", places.dev)):
-        say(f"encoding the {split} text")
-        task = packing.Task(tuple(limits[split]), places.tokenizer / tokenizers.FILE, rows, row_length)
-        build_once(place, store_is_whole, partial(packing.write_store, task))
+    _build(corpus, recipe, places, say)
     prepared = _found(corpus, places)
     if prepared is None:
         raise UserError(f"cache {cache_directory()}: another process removes or changes what is prepared in it")
     return prepared
 
 
+def _build(corpus: Corpus, recipe: Recipe, places: _Places, say: Callable[[str], None]) -> None:
+    def build_text(new: Path) -> None:
+        say(f"cleaning {', '.join(part.domain for part in corpus.split('train'))}")
+        write_text_directory(corpus, recipe.cleaning, new)
+
+    build_once(places.text, text_is_whole, build_text)
+    limits = _limits(places.text, recipe.words)
+
+    def build_tokenizer(new: Path) -> None:
+        say(f"training a tokenizer of {recipe.vocab_size:,} tokens")
+        tokenizers.write_tokenizer(first_words_of_all(limits["train"]), recipe.vocab_size, new)
+
+    build_once(places.tokenizer, tokenizers.tokenizer_is_whole, build_tokenizer)
+
+    def build_store(split: Split, new: Path) -> None:
+        say(f"encoding the {split} text")
+        task = packing.Task(tuple(limits[split]), places.tokenizer / tokenizers.FILE, recipe.rows, recipe.row_length)
+        packing.write_store(task, new)
+
+    build_once(places.train, store_is_whole, partial(build_store, "train"))
+    build_once(places.dev, store_is_whole, partial(build_store, "dev"))
+
+
 def find_prepared(source: Source, words: int | None, cleaning: str, rows: str, row_length: int, vocab_size: int) -> Prepared | None:
-    """What `prepare` would return if nothing had to be built, else None. Writes nothing, imports no tokenizer, refuses bad text likewise."""
+    """What `prepare` would return if nothing had to be built, else None. Writes nothing, imports nothing heavy, refuses bad text alike."""
     corpus = find_corpus(source)
     recipe = Recipe(words, cleaning, rows, row_length, vocab_size)
     return _found(corpus, recipe.places(corpus)) if corpus else None
@@ -226,12 +253,12 @@ def _found(corpus: Corpus, places: _Places) -> Prepared | None:
     )
 
 
-def _limits(text: Path, words: int | None) -> tuple[list[Limit], list[Limit]]:
+def _limits(text: Path, words: int | None) -> dict[Split, list[Limit]]:
     """Of every domain of train and dev: its name, its cleaned file, and how many words of it are taken (dev: all)."""
     report = read_report(text)
     train = [entry for entry in report if entry.split == "train"]
     taken = quotas([entry.words for entry in train], words)
-    return (
-        [Limit(entry.domain, text / entry.file, take) for entry, take in zip(train, taken, strict=True)],
-        [Limit(entry.domain, text / entry.file, entry.words) for entry in report if entry.split == "dev"],
-    )
+    return {
+        "train": [Limit(entry.domain, text / entry.file, take) for entry, take in zip(train, taken, strict=True)],
+        "dev": [Limit(entry.domain, text / entry.file, entry.words) for entry in report if entry.split == "dev"],
+    }

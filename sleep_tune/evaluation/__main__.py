@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sleep_tune.digests import digest
 from sleep_tune.errors import OneLineParser, UserError, nearest, one_line, run_main
 from sleep_tune.evaluation.official_data import check_tasks, load_items
 from sleep_tune.evaluation.rules import RULES
 from sleep_tune.evaluation.scores import ScoreRow
 from sleep_tune.evaluation.tasks import TASKS, TaskItems
-from sleep_tune.files import digest, file_digest
+from sleep_tune.files import file_digest
 
 BACKEND_NAMES = ("mlm", "mntp", "causal")
 _HUB = "hub:"

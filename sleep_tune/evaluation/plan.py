@@ -22,7 +22,7 @@ BACKENDS = {
     "mntp": "masked next-token prediction: the masked token predicted one position to its left",
     "causal": "left-to-right model: each token predicted from those before it",
 }
-_TOKENISE = 2048  # sentences at a time: their encodings are Python lists until they are packed
+_TOKENISE = 512  # sentences at a time: their encodings are Python lists until they are packed
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,8 @@ def _scored_positions(pairs: Array, offsets: Array, ends: Array, backend: str) -
     left of a token cannot score the first.
     """
     lengths = np.diff(offsets)[pairs[:, 0]] if len(pairs) else np.zeros(0, np.int64)
-    candidate = np.repeat(np.arange(len(pairs)), lengths)
-    position = np.arange(len(candidate)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    candidate = np.repeat(np.arange(len(pairs), dtype=np.int32), lengths)
+    position = np.arange(len(candidate), dtype=np.int32) - np.repeat((np.cumsum(lengths) - lengths).astype(np.int32), lengths)
     scored = ends[offsets[pairs[candidate, 0]] + position] > pairs[candidate, 1]
     if backend != "mlm":
         scored &= position > 0

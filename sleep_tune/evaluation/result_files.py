@@ -6,11 +6,12 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from sleep_tune.digests import canonical_json, digest
 from sleep_tune.errors import UserError
 from sleep_tune.evaluation.plan import Array
 from sleep_tune.evaluation.scores import ScoreRow, TaskResult, task_rows, task_score, task_stderr
 from sleep_tune.evaluation.tasks import TaskItems
-from sleep_tune.files import canonical_json, digest, write_atomic, write_json
+from sleep_tune.files import write_atomic, write_json
 
 
 def write_table(path: Path, columns: dict[str, Any]) -> None:

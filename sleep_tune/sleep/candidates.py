@@ -82,9 +82,9 @@ def eligible(candidates: Candidates, ids_n: NDArray[np.integer], cycle: int, sle
 
 def choose(candidates: Candidates, domain_N: NDArray[np.integer], cycle: int, sleep: Sleep, generator: Generator) -> NDArray[np.integer]:
     """The replay buffer of `cycle`: k distinct ids, sorted (k,), fewer where fewer are eligible. Changes nothing."""
-    ids_n = candidate_ids(candidates, cycle, sleep)
-    k = buffer_size(sleep.replay_ratio, ids_n.size)
-    ids_n = eligible(candidates, ids_n, cycle, sleep)
+    known_n = candidate_ids(candidates, cycle, sleep)
+    k = buffer_size(sleep.replay_ratio, known_n.size)
+    ids_n = eligible(candidates, known_n, cycle, sleep)
     age_n = cycle + 1 - candidates.last_wake_N[ids_n].astype(np.int64)
     factor_a = decay_factor(np.arange(age_n.max(initial=0) + 1), sleep)
     pool = Pool(ids_n, candidates.score_N[ids_n], factor_a[age_n], age_n, domain_N[ids_n])

@@ -35,7 +35,7 @@ class Corpus(Protocol):
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows to train on: tokens padded to the longest, their lengths and words, and the samples they are (None where contexts were re-cut)."""
+    """Rows to train on: tokens padded to the longest, lengths, words, and the samples they are (None where contexts were re-cut)."""
 
     tokens_BL: NDArray[np.int64]
     length_B: NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""When a run is awake, when it sleeps, and for how long: folds, the order of a wake, the length of a sleep. Pure functions of sizes and seeds.
+"""When a run is awake, when it sleeps, and for how long: folds, order of a wake, length of a sleep. Functions of sizes and seeds.
 
 Legend: N samples, C folds, F samples of a fold, D domains, B rows a batch.
 """
@@ -112,7 +112,7 @@ def buffer_size(replay_ratio: float, candidates: int) -> int:
 
 
 def phases(sleep: Sleep, samples: int, batch_rows: int, budget_rows: int) -> Iterator[Phase]:
-    """The planned phases of a run of `budget_rows` rows, rows counted as if each held the same words; a loss threshold counts as its maximum."""
+    """The planned phases of a run of `budget_rows` rows, as if each row held the same words; a loss threshold counts as its maximum."""
     left, cycle, cycles, size = budget_rows, 0, total_cycles(sleep), samples // sleep.folds
     cap = samples if sleep.max_wake_steps is None else sleep.max_wake_steps * batch_rows
     while left > 0 and (cycles is None or cycle < cycles):

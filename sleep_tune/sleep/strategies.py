@@ -62,7 +62,10 @@ def random(pool: Pool, k: int, generator: Generator) -> Ids:
 
 
 def weighted(pool: Pool, k: int, generator: Generator, *, temperature: Positive = 1.0) -> Ids:
-    """Successive sampling without replacement, proportional to p^(1/temperature) (Efraimidis & Spirakis 2006); p = 0 only after all p > 0."""
+    """Successive sampling without replacement, proportional to p^(1/temperature); p = 0 only after all p > 0.
+
+    Efraimidis & Spirakis 2006: the k smallest E/p, E exponential.
+    """
     draw_n, priority_n = _exponential(pool, generator), pool.priority_n
     positive = np.flatnonzero(priority_n > 0)
     if k > positive.size:
@@ -91,7 +94,10 @@ def rank(pool: Pool, k: int, generator: Generator, *, exponent: Annotated[float,
 
 
 def quotas(size_d: NDArray[np.integer], k: int, share_d: Floats) -> NDArray[np.int64]:
-    """(D,) whole numbers that add up to min(k, sum of sizes), in proportion to `share_d`, none over its size: largest remainder, ties to the smaller d."""
+    """(D,) whole numbers that add up to min(k, sum of sizes), in proportion to `share_d`, none over its size.
+
+    By largest remainder, ties to the smaller d; what a full domain cannot take goes to the others.
+    """
     quota_d = np.zeros(size_d.size, dtype=np.int64)
     left = min(k, int(size_d.sum()))
     while left:
@@ -108,7 +114,12 @@ def quotas(size_d: NDArray[np.integer], k: int, share_d: Floats) -> NDArray[np.i
 
 
 def stratified(
-    pool: Pool, k: int, generator: Generator, *, within: Literal["random", "weighted", "strict", "rank"] = "weighted", by: Literal["size", "equal"] = "size"
+    pool: Pool,
+    k: int,
+    generator: Generator,
+    *,
+    within: Literal["random", "weighted", "strict", "rank"] = "weighted",
+    by: Literal["size", "equal"] = "size",
 ) -> Ids:
     """Quotas by domain, in proportion to the domain's candidates (`size`) or `equal`; `within` chooses inside a domain."""
     size_d = np.bincount(pool.domain_n)

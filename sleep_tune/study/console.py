@@ -190,7 +190,10 @@ class Console:
             return float("nan")
         typical = self._words_ended / ended if ended else self.budget_words
         waiting = max(0, self.planned - sum(self.counts.values()) - len(self.running))
-        open_words = sum(max(0.0, typical - run.words_seen) for run in self.running.values())
+        aims = (
+            typical if run.words_seen < typical else self.budget_words for run in self.running.values()
+        )  # past the typical end: to the budget
+        open_words = sum(aim - run.words_seen for aim, run in zip(aims, self.running.values(), strict=True))
         return elapsed * (waiting * typical + open_words) / trained
 
     def _line(self, text: Text) -> None:

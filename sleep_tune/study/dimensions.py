@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from sleep_tune.choices import key_of
 from sleep_tune.config import Frozen
-from sleep_tune.files import canonical_json
+from sleep_tune.digests import canonical_json
 
 _LARGEST = 2**53  # beyond it, a float is no exact whole number
 

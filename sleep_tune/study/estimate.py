@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sleep_tune.config import Config
-from sleep_tune.files import canonical_json, digest
+from sleep_tune.digests import canonical_json, digest
 
 STUDY_SECONDS = 15.0  # Ray's start and end, the tables
 DRIVER_BYTES = 900 << 20  # driver 295 MB and Ray's own processes 385 MB (proportional set size), and room for the tables

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from sleep_tune.config import WEIGHT_GROUPS
+from sleep_tune.digests import canonical_json
 from sleep_tune.errors import UserError
-from sleep_tune.files import canonical_json
 from sleep_tune.study.dimensions import Values
 from sleep_tune.study.searches import Grid, OptunaSearch, RandomSearch, Search
 from sleep_tune.study.spaces import STUDY_FILE, read_study

@@ -126,6 +126,7 @@ class Tracker:
         """Send what is left and the final scores, and end the run, once."""
         if not self.on or self._mark.finished:
             return
+        self.log(read_steps(self._directory / "steps.jsonl", self._last_step))  # what the caller still held back
         if self._bucket:
             self._send_bucket()
         self._each(lambda sink: sink.finish(summary))

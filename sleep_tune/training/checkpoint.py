@@ -67,7 +67,13 @@ def save(directory: Path, run: Run, state: State, extra: dict[str, Any], identit
     buffer = io.BytesIO()
     torch.save(snapshot(run, state, extra), buffer)
     content = buffer.getbuffer()
-    header = {"sleep_tune_checkpoint": VERSION, "identity": identity, "attempt": attempt, "step": state.step, "words_seen": state.words_seen}
+    header = {
+        "sleep_tune_checkpoint": VERSION,
+        "identity": identity,
+        "attempt": attempt,
+        "step": state.step,
+        "words_seen": state.words_seen,
+    }
     header |= {"bytes": len(content), "crc32": zlib.crc32(content)}
     path = directory / f"checkpoint_{state.step:09d}"
 

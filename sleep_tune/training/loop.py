@@ -1,7 +1,7 @@
 """The training loop, the only one: wake, fall asleep, sleep, wake up, in the order of the method; plain epochs are wakes without sleeps.
 
-A run is a pure function of (config, state): `advance` draws every number from keyed streams, so a state that was saved and loaded goes on to the
-same weights. State, by field:
+A run is a pure function of (config, state): `advance` draws every number from keyed streams, so a state that was saved and loaded goes
+on to the same weights. State, by field:
 
 | field | type | is |
 |---|---|---|
@@ -215,7 +215,9 @@ def fall_asleep(run: Run, state: State) -> None:
     if isinstance(run.sleep.length, Fill):
         left = (run.cycles or state.cycle + 1) - state.cycle
         fill = fill_share(run.config.budget_words, state.words_seen, run.words_of_wakes_after(state.cycle), left)
-    plan = plan_sleep(run.sleep.length, run.wake_ids(state.cycle).size, run.stream_of(state).pass_rows, run.config.training.batch_rows, fill)
+    plan = plan_sleep(
+        run.sleep.length, run.wake_ids(state.cycle).size, run.stream_of(state).pass_rows, run.config.training.batch_rows, fill
+    )
     state.sleep_rows, state.sleep_words = plan.rows, plan.words
 
 

@@ -1,4 +1,4 @@
-"""A trained model as a directory that `AutoModelForMaskedLM` and `AutoTokenizer` load, in transformers 4.5x and 5.x, without remote code."""
+"""A trained model as a directory that `AutoModelForMaskedLM` and `AutoTokenizer` load, in transformers 4.5x and 5.x."""
 
 import json
 import shutil

@@ -1,7 +1,7 @@
-"""The network that trains: a stock transformers model whose weights live in one flat tensor, and a forward that computes only what is asked for.
+"""The network that trains: a stock transformers model over one flat tensor, and a forward that computes only what is asked for.
 
-Only labelled positions reach a masked-LM loss, so the last layer's queries, its feed-forward block and the head are computed there alone
-(same mathematics, tested against the model's own forward).
+Only labelled positions reach a masked-LM loss, so the last layer's queries, its feed-forward block and the head are computed there
+alone (same mathematics, tested against the model's own forward).
 Legend: B rows, L positions, D width, H heads, Q most labelled positions of a row, M labelled positions of the batch, V vocabulary, P parameters.
 """
 
@@ -49,12 +49,13 @@ def new_model(model: Model, vocab_size: int, seed: int) -> PreTrainedModel:
 class Network:
     """A RoBERTa pre-LN masked LM over one flat parameter.
 
-    `flat` (P,) holds every trainable weight, matrices first, and `flat.grad` their gradients; the parameters of `model` are views of it, so the
-    transformers model is at every moment the trained one. `decayed` is the number of leading weights that weight decay applies to.
+    `flat` (P,) holds every trainable weight, matrices first, and `flat.grad` their gradients; the parameters of `model` are views of it,
+    so the transformers model is at every moment the trained one. `decayed` is the number of leading weights that weight decay applies to.
     """
 
     def __init__(self, model: PreTrainedModel, training: Training, device: torch.device):
-        self.model, self.device, self.bf16 = model.to(device), device, training.precision == "bf16"
+        model.to(device)  # type: ignore[arg-type]
+        self.model, self.device, self.bf16 = model, device, training.precision == "bf16"
         model.lm_head.bias = model.lm_head.decoder.bias  # transformers 5 keeps a second, dead one; no part of the network
         self.layers = model.config.num_hidden_layers
         self.heads, self.width = model.config.num_attention_heads, model.config.hidden_size
@@ -76,7 +77,11 @@ class Network:
         """Short key of a leaf -> the model's parameters that it covers."""
         base = f"{self.model.base_model_prefix}."
         emb = f"{base}embeddings."
-        wanted = {"word": [f"{emb}word_embeddings.weight"], "position": [f"{emb}position_embeddings.weight"], "type": [f"{emb}token_type_embeddings.weight"]}
+        wanted = {
+            "word": [f"{emb}word_embeddings.weight"],
+            "position": [f"{emb}position_embeddings.weight"],
+            "type": [f"{emb}token_type_embeddings.weight"],
+        }
         norms = {"emb_norm": f"{emb}LayerNorm", "last_norm": f"{base}LayerNorm", "head_norm": "lm_head.layer_norm"}
         linears = {"head": "lm_head.dense", "decoder": "lm_head.decoder"}
         for i in range(self.layers):
@@ -143,7 +148,9 @@ class Network:
         return F.linear(inputs, self.leaves[f"{key}.weight"], self.leaves[f"{key}.bias"])
 
     def _norm(self, key: str, inputs: Tensor) -> Tensor:
-        return F.layer_norm(inputs, (self.width,), self.leaves[f"{key}.weight"], self.leaves[f"{key}.bias"], self.model.config.layer_norm_eps)
+        return F.layer_norm(
+            inputs, (self.width,), self.leaves[f"{key}.weight"], self.leaves[f"{key}.bias"], self.model.config.layer_norm_eps
+        )
 
 
 def _in_order(named: list[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:

@@ -36,7 +36,7 @@ class LabelledRows:
 
 
 def mask_rows(rows: Rows, masking: Masking, vocab_size: int, generator: Generator, device: torch.device) -> LabelledRows:
-    """Label each non-special token with probability `masking.rate`, at least one a row that has any; show it as mask, random token or itself."""
+    """Label each non-special token with probability `masking.rate`, at least one a row that has any; show mask, random token or itself."""
     tokens_BL = rows.tokens_BL
     draw_BL = generator.random(tokens_BL.shape, np.float32)
     draw_BL[tokens_BL < N_SPECIAL] = 2.0  # padding and other special tokens are never labelled
@@ -71,7 +71,13 @@ def labelled(
         return torch.from_numpy(values).to(device, non_blocking=True)
 
     return LabelledRows(
-        put(tokens_BL), put(target_M), put(row_M), put(row_M * length + column_M), put(row_M * most + order_M), None if bias is None else put(bias), most
+        put(tokens_BL),
+        put(target_M),
+        put(row_M),
+        put(row_M * length + column_M),
+        put(row_M * most + order_M),
+        None if bias is None else put(bias),
+        most,
     )
 
 

@@ -61,7 +61,7 @@ def test_file_names_tell_domain_and_split(name: str, expected: tuple[str, str]) 
         {"a_dot_train": "x\n", "a_dot_dev": "y\n", "a_dot_test": "z\n"},
         {"train__a_dot_train": "x\n", "dev__a_dot_dev": "y\n", "test__a_dot_test": "z\n"},
         {"train__a_dot_train_dot_txt": "x\n", "validation__a_dot_txt": "y\n"},
-        {"train__a_dot_txt": "x\n", "valid__a_dot_valid": "y\n", "README_dot_txt": "no\n"},
+        {"train__a_dot_txt": "x\n", "valid__a_dot_valid": "y\n", "README_dot_txt": "no\n", "notes_dot_txt": "no\n"},
     ],
 )
 def test_every_layout_of_the_same_text_is_found_and_has_one_digest(tmp_path: Path, files: dict[str, str]) -> None:

@@ -141,14 +141,15 @@ def test_what_is_prepared_is_found_and_nothing_is_written_by_looking(tmp_path: P
 
 def test_looking_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from sleep_tune.data.token_store import Source, find_prepared; find_prepared(Source('embedded'), None, 'light', 'lines', 16, 512)\n"
+        "import sys; from sleep_tune.data.token_store import Source, find_prepared\n"
+        "find_prepared(Source('embedded'), None, 'light', 'lines', 16, 512)\n"
         "sys.exit(' '.join({'torch', 'transformers', 'tokenizers', 'datasets', 'huggingface_hub', 'ray', 'pandas'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == ""
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "manifest", "tokenizer", "text"])
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "manifest", "tokenizer", "pairs", "text"])
 def test_whatever_is_damaged_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
     monkeypatch.setenv("SLEEP_TUNE_CACHE", str(tmp_path))
     arguments = (EMBEDDED, None, "light", "lines", 16, 300)
@@ -165,7 +166,9 @@ def test_whatever_is_damaged_is_built_again(tmp_path: Path, monkeypatch: pytest.
         (before.directory / packing.MANIFEST).write_text('{"format": 1')
     elif damage == "tokenizer":
         before.tokenizer_file.write_text("{}")
-        shutil.rmtree(before.dev_directory)
+    elif damage == "pairs":
+        assert before.pairs_file is not None
+        before.pairs_file.write_text("{}\n")
     else:
         shutil.rmtree(before.directory)
         next((tmp_path / "text").glob("*/train.0.txt")).write_text("other text\n")
@@ -235,7 +238,7 @@ def test_a_cache_without_room_is_one_line_and_leaves_no_store(tmp_path: Path) ->
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=limit_file_size,  # noqa: PLW1509
+        preexec_fn=limit_file_size,
     )
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1

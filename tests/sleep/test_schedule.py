@@ -29,7 +29,9 @@ def test_folds_by_domain_follow_the_domains_and_keep_the_order_inside():
     assert folds.of(1).tolist() == [0, 2, 4]
 
 
-@given(st.integers(1, 50), st.integers(0, 5), st.sampled_from(["shuffled", "kept"]), st.integers(1, 8), st.one_of(st.none(), st.integers(1, 4)))
+@given(
+    st.integers(1, 50), st.integers(0, 5), st.sampled_from(["shuffled", "kept"]), st.integers(1, 8), st.one_of(st.none(), st.integers(1, 4))
+)
 def test_a_wake_reads_each_sample_of_its_fold_once_up_to_its_limit(size, cycle, within, rows, limit):
     fold = np.arange(100, 100 + size)
     order = wake_order(fold, cycle, Sleep(within=within, max_wake_steps=limit), rows, seed=3)
@@ -81,7 +83,13 @@ def test_planned_phases_of_a_tiny_schedule_are_those_written_out_by_hand():
     assert plan == [Phase(0, "wake", 5), Phase(0, "sleep", 6), Phase(1, "wake", 5), Phase(1, "sleep", 4)]
 
 
-@given(st.integers(2, 60), st.integers(1, 60), st.integers(1, 9), st.integers(1, 500), st.sampled_from([Ratio(ratio=2.0), Steps(steps=3), Repeats(repeats=1.5)]))
+@given(
+    st.integers(2, 60),
+    st.integers(1, 60),
+    st.integers(1, 9),
+    st.integers(1, 500),
+    st.sampled_from([Ratio(ratio=2.0), Steps(steps=3), Repeats(repeats=1.5)]),
+)
 def test_planned_phases_use_the_budget_and_never_more(samples, folds, rows, budget, length):
     sleep = Sleep(folds=min(folds, samples), length=length)
     plan = list(phases(sleep, samples, rows, budget))

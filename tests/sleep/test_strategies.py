@@ -103,7 +103,10 @@ def test_weighted_takes_no_zero_while_a_positive_priority_is_left(score, data, s
 
 def test_mean_score_of_a_selection_falls_from_strict_over_weighted_and_random_to_easy():
     score = stream(0, "probe").lognormal(size=3000)
-    mean = {name: np.mean([score[(STRATEGIES[name](pool(score), 300, stream(s, "buffer")) - 5) // 2].mean() for s in range(20)]) for name in STRATEGIES}
+    mean = {
+        name: np.mean([score[(STRATEGIES[name](pool(score), 300, stream(s, "buffer")) - 5) // 2].mean() for s in range(20)])
+        for name in STRATEGIES
+    }
     assert mean["strict"] > mean["rank"] > mean["random"]
     assert mean["strict"] > mean["weighted"] > mean["random"] > mean["easy"]
 

@@ -42,7 +42,10 @@ def test_every_schedule_preset_trains_to_its_budget(micro, corpus, schedule):
         ("default", {"sleep__folds": 5, "sleep__length": {"ratio": 1}}),
         ("strict_replay", {"sleep__folds": 4, "sleep__update_in_sleep": True, "sleep__context": None, "sleep__recurrence": {"ema": 0.5}}),
         ("weighted_replay", {"sleep__folds": 3, "sleep__length": {"fill": {}}, "sleep__rescore": {"share": 0.3}}),
-        ("random_replay", {"sleep__folds": 3, "sleep__length": {"loss_threshold": {"value": 5.0, "max_steps": 30, "window": 4, "min_steps": 6}}}),
+        (
+            "random_replay",
+            {"sleep__folds": 3, "sleep__length": {"loss_threshold": {"value": 5.0, "max_steps": 30, "window": 4, "min_steps": 6}}},
+        ),
         ("epochs", {"model__dropout": 0.1, "optimizer__weight_decay": 0.01}),
     ],
 )
