@@ -343,17 +343,15 @@ def check_against(config: Config, samples: int, corpus_words: int) -> list[str]:
             warnings.append(f"coverage {config.budget_words / corpus_words:.0%}: the budget ends before every sample was read once")
     else:
         if config.sleep.folds > samples:
-            raise UserError(
-                f"sleep.folds = {config.sleep.folds}: must be <= {samples}, the samples of the corpus (rows of {config.data.row_length} tokens)"
-            )
+            rows = f"rows of {config.data.row_length} tokens"
+            raise UserError(f"sleep.folds = {config.sleep.folds}: must be <= {samples}, the samples of the corpus ({rows})")
         from sleep_tune.sleep.schedule import coverage
 
         budget_rows = round(config.budget_words / max(1, corpus_words) * samples)
         share, sleeps = coverage(config.sleep, samples, config.training.batch_rows, budget_rows)
         if not sleeps:
-            warnings.append(
-                f"budget_words = {config.budget_words}: ends before the first sleep (one fold is {show_words(corpus_words / config.sleep.folds)} words)"
-            )
+            fold = show_words(corpus_words / config.sleep.folds)
+            warnings.append(f"budget_words = {config.budget_words}: ends before the first sleep (one fold is {fold} words)")
         if share < 0.98:
             warnings.append(f"coverage {share:.0%}: the budget ends before every sample was read awake once")
     if exposures(config, corpus_words) > 10.0001:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sleep_tune.config import Config
-from sleep_tune.data.token_store import Prepared, TokenStore
+from sleep_tune.data.token_store import Prepared
 from sleep_tune.evaluation.evaluate import score_plan
 from sleep_tune.evaluation.official_data import available_tasks, load_items
 from sleep_tune.evaluation.official_layout import write_results
@@ -46,13 +46,12 @@ class Scorer:
         return plans
 
     def on_the_way(
-        self, model: Any, milestone: int, milestones: Sequence[int], store: TokenStore
+        self, model: Any, milestone: int, milestones: Sequence[int], tokens_per_word: float
     ) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Scores by task and rows of the table of scores at `milestone`; none where the time share is used up."""
         way = self.evaluation.milestones
         plans = self._plans(way.tasks, way.items_per_uid) if way.tasks else []
         cost = sum(len(bucket.row_sequence_R) * bucket.length for plan in plans for bucket in plan.buckets)
-        tokens_per_word = len(store.tokens) / max(1, store.words)
         if not plans or milestone not in scored_milestones(milestones, tokens_per_word, cost, self.evaluation.share):
             return {}, []
         return _scores([row for plan in plans for result in score_plan(model, plan) for row in result.rows])

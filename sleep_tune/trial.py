@@ -20,6 +20,7 @@ import torch
 
 from sleep_tune.config import Config, trial_id
 from sleep_tune.data.token_store import Prepared, open_store
+from sleep_tune.disk import full_line, is_full
 from sleep_tune.errors import RunError
 from sleep_tune.files import locked, write_atomic, write_text
 from sleep_tune.presets import write_yaml
@@ -71,6 +72,7 @@ class Trial:
         config, self.device = self.config, torch.device("cuda" if self.config.resources.gpus and torch.cuda.is_available() else "cpu")
         torch.use_deterministic_algorithms(config.training.determinism == "strict")
         store = open_store(self.prepared.directory)
+        self.tokens_per_word = len(store.tokens) / max(1, store.words)
         self.run = Run(config, store, self.device)
         self.state = self.run.new_state()
         self.probe = DevProbe(config, open_store(self.prepared.dev_directory), self.device)
@@ -155,7 +157,7 @@ class Trial:
         if math.isfinite(loss):
             metrics["train_loss"] = loss
         if not diverged:
-            scored, table = self.scorer.on_the_way(self.run.network.model, milestone, self.milestones, self.run.store)
+            scored, table = self.scorer.on_the_way(self.run.network.model, milestone, self.milestones, self.tokens_per_word)
             rows += table
             metrics |= scored
         self._scores.add_all({"words_seen": self.state.words_seen, "final": False, **row} for row in rows)
@@ -212,7 +214,7 @@ class Appended:
     """A file of JSON lines that is appended to and made durable at checkpoints; what lies beyond the last is cut off at opening."""
 
     def __init__(self, path: Path, size: int):
-        self._file = path.open("ab")
+        self._path, self._file = path, path.open("ab")
         self._file.truncate(size)
         self._flushed, self._lines = size, []  # type: ignore[var-annotated]
 
@@ -232,7 +234,9 @@ class Appended:
                 self._file.flush()
                 os.fsync(self._file.fileno())
             except OSError as error:
-                raise RunError(f"{self._file.name}: {error.strerror}; make room and run the same command again") from error
+                if not is_full(error, self._path):
+                    raise
+                raise RunError(full_line(self._path, len(data))) from error
             self._flushed += len(data)
             self._lines = []
         return self._flushed

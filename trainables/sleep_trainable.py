@@ -10,8 +10,8 @@ from typing import Any
 
 from ray.tune import Trainable
 
+from sleep_tune.disk import full_line, is_full
 from sleep_tune.errors import UserError, one_line
-from sleep_tune.study.disk import full_line, is_full
 from sleep_tune.study.tracking import Tracker
 from sleep_tune.trial import WORST_LOSS, Report, Trial
 from trainables.assignment import METRIC, Assignment, assigned, stop_raised, told_to_leave

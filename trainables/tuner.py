@@ -16,11 +16,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from sleep_tune.data.token_store import Prepared
+from sleep_tune.disk import NEEDED_BYTES, free_bytes, full_line, is_full
 from sleep_tune.errors import RunError, UserError, one_line
 from sleep_tune.files import write_json
 from sleep_tune.machine import environment
 from sleep_tune.study.console import Console
-from sleep_tune.study.disk import NEEDED_BYTES, free_bytes, full_line, is_full
 from sleep_tune.study.ledger import Ledger, LedgerView, State
 from sleep_tune.study.spaces import save_study
 from sleep_tune.study.spec import RunOptions, Study

@@ -17,8 +17,12 @@ Ids = NDArray[np.integer]
 
 
 class Corpus(Protocol):
-    """The part of a token store that reading needs."""
+    """The part of a token store that reading and training need."""
 
+    @property
+    def samples(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
     @property
     def tokens(self) -> NDArray[np.uint16]: ...
     @property

@@ -9,8 +9,8 @@ import socket
 from pathlib import Path
 from typing import IO
 
+from sleep_tune.disk import full_line, is_full
 from sleep_tune.errors import RunError, UserError
-from sleep_tune.study.disk import full_line, is_full
 
 LOCK = "study.lock"
 

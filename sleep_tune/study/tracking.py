@@ -39,9 +39,12 @@ class Record(Protocol):
 class Report(Protocol):
     """What is read of a trial's report at a milestone."""
 
-    milestone: int
-    words_seen: int
-    metrics: dict[str, float]
+    @property
+    def milestone(self) -> int: ...
+    @property
+    def words_seen(self) -> int: ...
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
 
 
 class Sink(Protocol):

@@ -3,10 +3,8 @@
 A file is one line of JSON (what it is, its length, its CRC-32) and then torch's serialisation of tensors and plain values.
 """
 
-import errno
 import io
 import json
-import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -16,6 +14,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from sleep_tune.disk import full_line, is_full
 from sleep_tune.errors import RunError
 from sleep_tune.files import write_atomic
 from sleep_tune.sleep.candidates import Candidates
@@ -92,13 +91,9 @@ def publish(path: Path, write: Callable[[IO[bytes]], None], size: int) -> None:
     try:
         write_atomic(path, write)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full(error, path):
             raise
-        free = os.statvfs(path.parent)
-        raise RunError(
-            f"{path.parent}: the disk is full: {size / 1e6:.1f} MB are needed for a checkpoint, {free.f_bavail * free.f_frsize / 1e6:.1f} MB are free; "
-            "what was written before is whole: make room and run the same command again"
-        ) from error
+        raise RunError(full_line(path, size)) from error
 
 
 def checkpoints(directory: Path) -> list[Path]:

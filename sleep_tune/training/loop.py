@@ -28,10 +28,9 @@ import numpy as np
 import torch
 
 from sleep_tune.config import Config, Fill, LossThreshold, RescoreShare
-from sleep_tune.data.token_store import TokenStore
 from sleep_tune.sleep import candidates as candidates_
 from sleep_tune.sleep.candidates import Candidates
-from sleep_tune.sleep.context import Rows, sample_rows, sleep_stream
+from sleep_tune.sleep.context import Corpus, Rows, sample_rows, sleep_stream
 from sleep_tune.sleep.criteria import CRITERIA
 from sleep_tune.sleep.schedule import as_sleep, buffer_size, cut_folds, fill_share, plan_sleep, total_cycles, wake_order
 from sleep_tune.streams import stream, torch_seed
@@ -77,7 +76,7 @@ class State:
 class Run:
     """A config and its corpus made ready to train: what does not change, the network, and the optimizer."""
 
-    def __init__(self, config: Config, store: TokenStore, device: torch.device):
+    def __init__(self, config: Config, store: Corpus, device: torch.device):
         self.config, self.store, self.device = config, store, device
         self.sleep = as_sleep(config.sleep, config.epochs)
         self.records_scores = config.sleep is not None

@@ -2,7 +2,8 @@
 
 Only labelled positions reach a masked-LM loss, so the last layer's queries, its feed-forward block and the head are computed there
 alone (same mathematics, tested against the model's own forward).
-Legend: B rows, L positions, D width, H heads, Q most labelled positions of a row, M labelled positions of the batch, V vocabulary, P parameters.
+Legend: B rows, L positions, D width, H heads, Q most labelled positions of a row, M labelled positions of the batch, V vocabulary,
+P parameters.
 """
 
 from __future__ import annotations

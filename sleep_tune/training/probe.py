@@ -6,8 +6,7 @@ import numpy as np
 import torch
 
 from sleep_tune.config import Config
-from sleep_tune.data.token_store import TokenStore
-from sleep_tune.sleep.context import sample_rows
+from sleep_tune.sleep.context import Corpus, sample_rows
 from sleep_tune.streams import stream
 from sleep_tune.training.models import Network
 from sleep_tune.training.objectives import LabelledRows, losses, mask_rows
@@ -18,7 +17,7 @@ _ROWS = 128
 class DevProbe:
     """The dev rows of a config, masked once."""
 
-    def __init__(self, config: Config, dev: TokenStore, device: torch.device):
+    def __init__(self, config: Config, dev: Corpus, device: torch.device):
         ids = spread(dev.words_N, config.evaluation.milestones.dev_words)
         ids = ids[np.argsort(np.diff(dev.offsets)[ids], kind="stable")]  # rows of like lengths together: less padding
         generator = stream(0, "probe")

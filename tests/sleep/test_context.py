@@ -1,6 +1,7 @@
 """The rows of a sleep: whole samples pass by pass, or re-cut contexts that hold exactly the buffer's content."""
 
 from collections import Counter
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -58,11 +59,11 @@ def test_the_stream_is_the_same_whatever_batches_it_is_taken_in(corpus, data):
     whole = sleep_stream(corpus, buffer, 1, 0, context)
     total = 3 * whole.pass_rows
     cuts = [0, *sorted(data.draw(st.sets(st.integers(1, total - 1), max_size=4)) if total > 1 else []), total]
-    parts = [sleep_stream(corpus, buffer, 1, 0, context).take(a, b - a) for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [sleep_stream(corpus, buffer, 1, 0, context).take(a, b - a) for a, b in pairwise(cuts)]
     rows = [row[:n].tolist() for part in parts for row, n in zip(part.tokens_BL, part.length_B, strict=True)]
     together = whole.take(0, total)
     assert rows == [row[:n].tolist() for row, n in zip(together.tokens_BL, together.length_B, strict=True)]
-    exposed = np.concatenate([sleep_stream(corpus, buffer, 1, 0, context).exposed(a, b - a) for a, b in zip(cuts, cuts[1:], strict=False)])
+    exposed = np.concatenate([sleep_stream(corpus, buffer, 1, 0, context).exposed(a, b - a) for a, b in pairwise(cuts)])
     assert Counter(exposed.tolist()) == dict.fromkeys(buffer.tolist(), 3)
 
 

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sleep_tune.disk import full_line, is_full
 from sleep_tune.errors import RunError, UserError
-from sleep_tune.study.disk import full_line, is_full
 from sleep_tune.study.ledger import CONTINUE, FILE, STOP, Ledger, State, read_ledger
 
 OPENED = {"spec": {"seeds": [1]}, "versions": {}, "precision": "fp32", "corpus_digest": "c", "tokenizer_digest": "t"}

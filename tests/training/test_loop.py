@@ -1,5 +1,7 @@
 """Whole runs on a micro corpus: what is read, how much of it, and that a run goes on to the same weights wherever it stopped."""
 
+from itertools import chain
+
 import numpy as np
 import pytest
 import torch
@@ -94,10 +96,10 @@ def test_a_wake_reads_its_fold_once_and_a_sleep_only_its_buffer(micro, corpus):
             state.candidates.last_wake_N[rows.id_B] = state.cycle + 1
         state.row += len(rows.words_B)
     wakes = [ids for (_, phase), ids in read.items() if phase == "wake"]
-    assert sorted(sum(wakes[:7], [])) == list(range(run.store.samples))
+    assert sorted(chain(*wakes[:7])) == list(range(run.store.samples))
     for cycle in range(6):
         counts = np.bincount(read[cycle, "sleep"])
-        assert set(np.flatnonzero(counts)) == set(buffers[cycle]) <= set(sum(wakes[: cycle + 1], []))
+        assert set(np.flatnonzero(counts)) == set(buffers[cycle]) <= set(chain(*wakes[: cycle + 1]))
         assert set(counts[counts > 0]) <= {2, 3}
         assert len(read[cycle, "sleep"]) == np.ceil(2.5 * len(buffers[cycle]))
 
