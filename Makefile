@@ -27,7 +27,7 @@ bench: install  ## every claim of speed and memory, side by side; writes the tab
 	$(BIN)/python -m benchmarks
 
 notebook: install  ## runs analysis/study.ipynb on the newest study; plots go to results/plots/
-	$(BIN)/python -m analysis.run_notebook
+	$(BIN)/jupyter execute analysis/study.ipynb
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

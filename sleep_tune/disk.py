@@ -7,7 +7,7 @@ from pathlib import Path
 _ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 _WORDS = ("no space left", "disk quota exceeded", "file write failed", "enforce fail at inline_container", "pytorchstreamwriter failed")
 _EMPTY_BYTES = 1 << 20  # less free than this, and any failure to write is taken for a full disk
-NEEDED_BYTES = 64 << 20  # what a start needs: two checkpoints of a small model and Ray's own files
+NEEDED_BYTES = 16 << 20  # what a start needs: checkpoints of a small model, and Ray's own files
 
 
 def is_full(error: BaseException, path: Path) -> bool:
@@ -19,7 +19,7 @@ def is_full(error: BaseException, path: Path) -> bool:
         if any(words in str(seen).lower() for words in _WORDS):
             return True
         seen = seen.__cause__ or seen.__context__
-    return isinstance(error, OSError | EOFError | RuntimeError) and free_bytes(path) < _EMPTY_BYTES
+    return free_bytes(path) < _EMPTY_BYTES
 
 
 def full_line(path: Path, needed_bytes: int = NEEDED_BYTES) -> str:

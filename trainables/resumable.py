@@ -4,10 +4,12 @@ Tune's own state is thrown away at each start: the searcher hands out what the l
 scheduler answers from rungs that were primed with every recorded report, and each event is on disk before it takes effect.
 """
 
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -24,6 +26,8 @@ from sleep_tune.study.spec import Study
 from trainables.assignment import METRIC, STOP_FLAG, Assignment, assigned, raise_stop, write_control
 from trainables.proposals import Proposals
 from trainables.rungs import Deciding, Rungs
+
+NODES_EVERY_S = 10.0
 
 
 class Desk:
@@ -150,7 +154,7 @@ class LedgerScheduler(FIFOScheduler):
         record = self._desk.ledger.view.trials[assignment.trial]
         milestone, value = int(result["milestone"]), float(result["value"])
         if record.state is State.RUNNING and all(report.milestone != milestone for report in record.reports):
-            decision = self._deciding.decide(record.origin, record.trial, milestone, value)
+            decision = self._deciding.decide(record.origin, record.configuration, milestone, value)
             metrics = {name.removeprefix(METRIC): number for name, number in result.items() if name.startswith(METRIC)}
             fields = {"trial": record.trial, "milestone": milestone, "words_seen": int(result["words_seen"]), "metrics": metrics}
             if self._desk.record(("reported", {**fields, "value": value, "decision": decision})):
@@ -188,7 +192,7 @@ class Events(Callback):
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._said = False
+        self._said, self._looked = False, time.monotonic()
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A worker has it."""
@@ -205,7 +209,13 @@ class Events(Callback):
         """Several times a second while the run lasts."""
         if self._desk.interrupted and not self._said:
             self._said = True
-            self._desk.console.terminal.print("stopping: the running trials write a checkpoint (interrupt again to stop at once)")
+            why = "the study cannot go on" if self._desk.failure else "interrupted (again: stop at once)"
+            self._desk.console.terminal.print(f"{why}: running trials write a checkpoint and stop", soft_wrap=True)
+        if time.monotonic() - self._looked > NODES_EVERY_S:
+            self._looked = time.monotonic()
+            if not any(node["Alive"] for node in ray.nodes()):  # Tune would wait for ever
+                self._desk.halt(RunError("Ray's processes on this machine died: run the same command again"))
+                raise self._desk.failure or AssertionError
         self._desk.console.tick()
 
 

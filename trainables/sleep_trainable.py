@@ -6,9 +6,11 @@ on another worker; a trial then goes on from its own checkpoint.
 
 import resource
 import time
+import traceback
+from contextlib import suppress
 from typing import Any
 
-from ray.tune import Trainable
+from ray.tune import PlacementGroupFactory, Trainable
 
 from sleep_tune.disk import full_line, is_full
 from sleep_tune.errors import UserError, one_line
@@ -24,6 +26,12 @@ class Leaving(Exception):
 
 class SleepTrainable(Trainable):
     """Trains the trial it is assigned, from milestone to milestone."""
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
+        """What the trial's config asks for."""
+        resources = assigned(config).config.resources
+        return PlacementGroupFactory([{"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.gpus else {})}])
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take the assignment. The trial is opened in the first step, where an error is retried."""
@@ -58,6 +66,8 @@ class SleepTrainable(Trainable):
             if (line := out_of_memory(error)) is not None:
                 return self._left({"failed": line})
             self._close()  # the lock is free for the worker that tries again
+            with suppress(OSError):
+                (self._told.directory / "error.txt").write_text(traceback.format_exc())
             raise
 
     def _next(self) -> dict[str, Any]:

@@ -56,7 +56,11 @@ def run_study(study: Study, prepared: Prepared, directory: Path, options: RunOpt
         _refuse_other_text(prepared, ledger.view)
         if not ledger.view.opened or not planned_out(study, ledger.view, prepared.corpus_digest):
             _open(study, prepared, directory, ledger)
-            if _run(study, prepared, directory, options, ledger):
+            try:
+                interrupted = _run(study, prepared, directory, options, ledger)
+            except KeyboardInterrupt:
+                interrupted = True
+            if interrupted:
                 print(f"interrupted; go on with: python launch.py --resume {_near(directory)}", flush=True)
                 return 130
     return conclude(directory)
@@ -123,6 +127,9 @@ def _run(study: Study, prepared: Prepared, directory: Path, options: RunOptions,
                     raise RunError(line) from error
     if desk.failure is not None:
         raise desk.failure
+    lost = [record.trial for record in ledger.view.trials.values() if record.unfinished]
+    if lost and not desk.interrupted:
+        raise RunError(f"{len(lost)} trials did not end (first {lost[0]}), and Ray Tune does not say why: run the same command again")
     return desk.interrupted
 
 
@@ -132,10 +139,8 @@ def _fit(desk: "Desk", places: int) -> None:
     from trainables.resumable import Events, LedgerScheduler, LedgerSearcher
     from trainables.sleep_trainable import SleepTrainable
 
-    resources = desk.study.first.resources
-    request = tune.PlacementGroupFactory([{"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.gpus else {})}])
     tuner = tune.Tuner(
-        tune.with_resources(SleepTrainable, request),
+        SleepTrainable,
         tune_config=tune.TuneConfig(
             search_alg=LedgerSearcher(desk, places),
             scheduler=LedgerScheduler(desk),

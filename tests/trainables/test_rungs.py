@@ -105,6 +105,13 @@ def test_the_best_third_goes_on() -> None:
     assert [rungs.decide(str(value), 100, float(value)) for value in (5, 1, 9, 2, 3, 8)] == [CONTINUE, STOP, CONTINUE, STOP, STOP, CONTINUE]
 
 
+def test_seeds_of_a_configuration_stand_or_fall_together() -> None:
+    rungs = Rungs([100, 300], 3, "min")
+    seeds = [("good", 1.0), ("bad", 5.0), ("bad", 0.0), ("good", 9.0)]  # the first of each is judged, whatever the second brings
+    assert [rungs.decide(configuration, 100, value) for configuration, value in seeds] == [CONTINUE, STOP, STOP, CONTINUE]
+    assert rungs.decide("good", 300, 1.0) == CONTINUE
+
+
 def test_a_milestone_that_is_no_rung_decides_nothing() -> None:
     rungs = Rungs([100], 3, "min")
     assert {rungs.decide(str(trial), milestone, trial) for trial in range(9) for milestone in (50, 101, 900)} == {CONTINUE}

@@ -1,0 +1,46 @@
+"""`python -m benchmarks`: every script beside this one, in turn; their claims become the table in docs/performance.md."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from sleep_tune.files import write_text
+from sleep_tune.machine import machine
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "docs" / "performance.md"
+BEGIN, END = "<!-- measured -->\n", "<!-- end -->\n"
+
+
+def main() -> int:
+    """Run the scripts named on the command line, or all. Returns 1 where one fails."""
+    names = sys.argv[1:] or sorted(path.name for path in HERE.glob("[a-z]*.py"))
+    rows, failed = [], []
+    for name in names:
+        print(f"\n== {name}", flush=True)
+        done = subprocess.run([sys.executable, str(HERE / name)], stdout=subprocess.PIPE, text=True)
+        print(done.stdout, end="", flush=True)
+        lines = [line for line in done.stdout.splitlines() if line.startswith('{"claims"')]
+        if done.returncode or not lines:
+            failed.append(name)
+            continue
+        rows += [(name, claim["claim"], claim["measured"]) for claim in json.loads(lines[-1])["claims"]]
+    if not sys.argv[1:]:
+        publish(rows)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return int(bool(failed))
+
+
+def publish(rows: list[tuple[str, str, float]]) -> None:
+    """Replace the measured part of the page."""
+    on = machine()
+    table = [f"{on.processor}, {on.cores} cores, {on.memory_bytes / 2**30:.0f} GiB{', ' + ', '.join(on.gpus) if on.gpus else ', no GPU'}.\n"]
+    table += ["| script | claim | measured |", "|---|---|---|", *(f"| {name} | {claim} | {value:g} |" for name, claim, value in rows)]
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    write_text(PAGE, f"{before}{BEGIN}{chr(10).join(table)}\n{END}{rest.partition(END)[2]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
