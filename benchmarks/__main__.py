@@ -36,7 +36,7 @@ def main() -> int:
 def publish(rows: list[tuple[str, str, float]]) -> None:
     """Replace the measured part of the page."""
     on = machine()
-    table = [f"{on.processor}, {on.cores} cores, {on.memory_bytes / 2**30:.0f} GiB{', ' + ', '.join(on.gpus) if on.gpus else ', no GPU'}.\n"]
+    table = [f"{on.processor}, {on.cores} cores, {on.memory_bytes / 2**30:.0f} GiB, {', '.join(on.gpus) or 'no GPU'}.\n"]
     table += ["| script | claim | measured |", "|---|---|---|", *(f"| {name} | {claim} | {value:g} |" for name, claim, value in rows)]
     before, _, rest = PAGE.read_text().partition(BEGIN)
     write_text(PAGE, f"{before}{BEGIN}{chr(10).join(table)}\n{END}{rest.partition(END)[2]}")

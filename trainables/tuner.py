@@ -118,7 +118,7 @@ def _run(study: Study, prepared: Prepared, directory: Path, options: RunOptions,
             ended[record.state] = ended.get(record.state, 0) + 1
     with Console(study.name, study.trials_planned, study.budget_words, directory, ended) as console:
         desk = Desk(study, prepared, directory, ledger, console)
-        with _interruptible(desk), _ray(study, options) as places:
+        with _ray(study, options) as places, _interruptible(desk):  # Ray puts handlers of its own in place when it starts
             try:
                 _fit(desk, places)
             except Exception as error:
