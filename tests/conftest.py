@@ -1,11 +1,33 @@
-"""Where tests find real BabyLM data, and a cache of their own."""
+"""Where tests find real BabyLM data, and a cache that is theirs alone."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+_OURS = "SLEEP_TUNE_TEST_CACHE"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One cache for the session and all its workers, so that the embedded corpus is prepared once, and never the user's own."""
+    if not hasattr(config, "workerinput"):
+        os.environ[_OURS] = tempfile.mkdtemp(prefix="sleep-tune-cache-")
+    os.environ["SLEEP_TUNE_CACHE"] = os.environ[_OURS]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave nothing behind."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(_OURS), ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def cache() -> Path:
+    """The session's cache directory."""
+    return Path(os.environ["SLEEP_TUNE_CACHE"])
 
 
 @pytest.fixture(scope="session")
@@ -15,16 +37,3 @@ def shared_data() -> Path:
     if not (path / "babylm").is_dir():
         pytest.skip(f"no real BabyLM data at {path} (set SLEEP_TUNE_DATA)")
     return path
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache directory for the whole session, so that the embedded corpus is prepared once, and never the user's own."""
-    if "PYTEST_SLEEP_TUNE_CACHE" in os.environ:  # set by the first worker's parent, shared by all xdist workers
-        return Path(os.environ["PYTEST_SLEEP_TUNE_CACHE"])
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLEEP_TUNE_CACHE", str(cache))

@@ -193,7 +193,8 @@ def _ray(study: Study, options: RunOptions) -> Iterator[int]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         if options.dashboard and context.dashboard_url:
-            print(f"Ray dashboard: http://{context.dashboard_url} (it asks for a token: run `ray get-auth-token`)", flush=True)
+            token = _near(Path(sys.executable).parent / "ray")
+            print(f"Ray dashboard: http://{context.dashboard_url} (it asks for a token: {token} get-auth-token prints it)", flush=True)
         yield _places(study, options, ray.cluster_resources())
     finally:
         ray.shutdown()
@@ -234,6 +235,6 @@ def last_line(error: BaseException) -> str:
     return lines[-1].strip() if lines else one_line(error)
 
 
-def _near(directory: Path) -> str:
+def _near(path: Path) -> str:
     """The path as one types it here."""
-    return os.path.relpath(directory) if directory.is_relative_to(Path.cwd()) else str(directory)
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

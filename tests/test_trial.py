@@ -1,0 +1,207 @@
+"""A trial's directory: what is in it, and that opening it again goes on exactly where its newest checkpoint is."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sleep_tune.config import Config, load_config
+from sleep_tune.data.token_store import Prepared, prepare
+from sleep_tune.errors import RunError
+from sleep_tune.presets import combine, set_field
+from sleep_tune.scoring import scored_milestones
+from sleep_tune.study.material import recipe
+from sleep_tune.trial import WORST_LOSS, Trial
+
+MILESTONES = [500, 1000, 2000, 3000]
+FIELDS = {
+    "budget_words": 3000,
+    "data.source": {"embedded": {"words": 3000, "seed": 1}},
+    "tokenizer.vocab_size": 400,
+    "model.width": 16,
+    "model.heads": 2,
+    "model.ffn": 32,
+    "training.precision": "fp32",
+    "evaluation.milestones.dev_words": 200,
+    "evaluation.milestones.tasks": ["pairs"],
+    "evaluation.milestones.items_per_uid": 1,
+    "evaluation.share": 1.0,
+    "evaluation.final.items_per_uid": 2,
+}
+
+
+def config(**fields: object) -> Config:
+    raw = combine(["tiny", "default"])
+    for field, value in {**FIELDS, "sleep.folds": 6, **{name.replace("__", "."): value for name, value in fields.items()}}.items():
+        raw = set_field(raw, field, value)
+    return load_config(raw)
+
+
+@pytest.fixture(scope="module")
+def corpus(cache: Path) -> Prepared:
+    torch.set_num_threads(1)
+    return prepare(**recipe(config()))
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def run_to_the_end(trial: Trial) -> dict[str, float]:
+    while trial.next_milestone() is not None:
+        trial.advance()
+    scores = trial.finish()
+    trial.close()
+    return scores
+
+
+def results(directory: Path) -> tuple[bytes, bytes, list, list]:
+    """Weights, exposures, step records without their times, scores."""
+    steps = [{key: value for key, value in row.items() if key != "wall_s"} for row in lines(directory / "steps.jsonl")]
+    weights = (directory / "model" / "model.safetensors").read_bytes()
+    return weights, (directory / "exposures.npy").read_bytes(), steps, lines(directory / "scores.jsonl")
+
+
+@pytest.fixture(scope="module")
+def calm(corpus: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("calm")
+    run_to_the_end(Trial(config(), corpus, directory, MILESTONES))
+    return directory
+
+
+def test_a_trial_leaves_a_model_records_scores_and_exposures(calm: Path, corpus: Prepared) -> None:
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    model, tokenizer = AutoModelForMaskedLM.from_pretrained(calm / "model"), AutoTokenizer.from_pretrained(calm / "model")
+    assert model.config.vocab_size == len(tokenizer)
+    assert torch.equal(model.lm_head.bias, model.lm_head.decoder.bias)
+    assert tokenizer("the dog").input_ids[0] == 0
+    final = json.loads((calm / "final.json").read_text())
+    assert final["words_seen"] == lines(calm / "steps.jsonl")[-1]["words_seen"]
+    assert set(final["tasks"]) == {"pairs", "dev_loss"}
+    assert np.load(calm / "exposures.npy").dtype == np.uint32
+    assert list((calm / "evaluation").rglob("predictions.json"))
+    rows = lines(calm / "scores.jsonl")
+    assert {row["words_seen"] for row in rows if row["task"] == "dev_loss"} >= {row["words_seen"] for row in rows if row["final"]}
+    assert {row["task"] for row in rows if row["final"]} == {"pairs", "dev_loss"}
+    assert sum(row["final"] for row in rows if row["task"] == "dev_loss") == 1
+
+
+def test_the_saved_model_computes_what_the_trained_one_did(calm: Path, corpus: Prepared) -> None:
+    from transformers import AutoModelForMaskedLM
+
+    trial = Trial(config(), corpus, calm, MILESTONES)
+    saved = AutoModelForMaskedLM.from_pretrained(calm / "model").eval()
+    ids = torch.tensor([[0, 10, 20, 4, 30, 2]])
+    with torch.no_grad():
+        torch.testing.assert_close(saved(ids).logits, trial.run.network.model(ids).logits)
+    trial.close()
+
+
+@pytest.mark.parametrize("stop", [1, 12, 25])
+def test_a_trial_interrupted_at_any_step_ends_as_the_undisturbed_one(stop: int, calm: Path, corpus: Prepared, tmp_path: Path) -> None:
+    trial = Trial(config(), corpus, tmp_path, MILESTONES)
+    report = trial.advance(lambda record: record.step >= stop)
+    while report is not None:
+        report = trial.advance(lambda record: record.step >= stop)
+    trial.close()
+    run_to_the_end(Trial(config(), corpus, tmp_path, MILESTONES))
+    assert results(tmp_path) == results(calm)
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_what_lies_beyond_the_newest_checkpoint_is_cut_off_and_made_again(lost: int, calm: Path, corpus: Prepared, tmp_path: Path) -> None:
+    trial = Trial(config(checkpoint__keep=3), corpus, tmp_path, MILESTONES)
+    for _ in range(3):
+        trial.advance()
+    trial.close()
+    for path in sorted(tmp_path.glob("checkpoint_*"), reverse=True)[:lost]:  # as if killed before it was published
+        path.unlink()
+    with (tmp_path / "steps.jsonl").open("a") as file:
+        file.write('{"step": 9999, "torn')
+    again = Trial(config(checkpoint__keep=3), corpus, tmp_path, MILESTONES)
+    assert [report.milestone for report in again.reports] == MILESTONES[: 3 - lost]
+    run_to_the_end(again)
+    assert results(tmp_path) == results(calm)
+
+
+def test_finishing_twice_changes_nothing(calm: Path, corpus: Prepared) -> None:
+    before = {path: path.read_bytes() for path in calm.rglob("*") if path.is_file() and path.name != "config.yaml"}
+    trial = Trial(config(), corpus, calm, MILESTONES)
+    scores = trial.finish()
+    trial.close()
+    assert scores == json.loads((calm / "final.json").read_text())["tasks"]
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_stopped_trial_is_scored_where_it_stands(corpus: Prepared, tmp_path: Path) -> None:
+    trial = Trial(config(), corpus, tmp_path, MILESTONES)
+    report = trial.advance()
+    scores = trial.finish()
+    trial.close()
+    assert report is not None
+    assert scores["dev_loss"] == report.metrics["dev_loss"]
+    assert json.loads((tmp_path / "final.json").read_text())["words_seen"] == report.words_seen
+
+
+def test_a_diverged_trial_reports_a_finite_worst_value_and_is_scored(corpus: Prepared, tmp_path: Path) -> None:
+    trial = Trial(config(optimizer__learning_rate=1e20, optimizer__clip=None, optimizer__warmup=0.0), corpus, tmp_path, MILESTONES)
+    report = trial.advance()
+    assert report is not None
+    assert report.diverged
+    assert report.metrics["dev_loss"] == WORST_LOSS
+    assert trial.next_milestone() is None
+    scores = trial.finish()
+    trial.close()
+    assert all(np.isfinite(list(scores.values())))
+
+
+def test_an_older_attempt_may_not_take_a_trial_back(corpus: Prepared, tmp_path: Path) -> None:
+    Trial(config(), corpus, tmp_path, MILESTONES, attempt=2).close()
+    with pytest.raises(RunError, match="attempt 2 has taken this trial over from attempt 1"):
+        Trial(config(), corpus, tmp_path, MILESTONES, attempt=1)
+    Trial(config(), corpus, tmp_path, MILESTONES, attempt=2).close()
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from sleep_tune.files import locked
+with locked(Path(sys.argv[1]) / "lock"):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_successor_waits_for_the_lock_of_a_trial(corpus: Prepared, tmp_path: Path) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdin is not None
+    assert holder.stdout.readline() == "held\n"
+    import threading
+
+    opened: list[float] = []
+    thread = threading.Thread(target=lambda: (Trial(config(), corpus, tmp_path, MILESTONES).close(), opened.append(time.monotonic())))
+    thread.start()
+    thread.join(0.3)
+    assert not opened
+    released = time.monotonic()
+    holder.stdin.write("\n")
+    holder.stdin.flush()
+    thread.join(60)
+    assert opened
+    assert opened[0] > released
+    holder.wait()
+
+
+def test_scoring_on_the_way_stays_within_its_share() -> None:
+    milestones = list(range(100, 1001, 100))
+    chosen = scored_milestones(milestones, tokens_per_word=2.0, plan_tokens=120, share=0.1)
+    # training 1000 words of 2 tokens costs 6000: 600 may be scored, five times 120
+    assert chosen == {200, 400, 600, 800, 1000}
+    assert scored_milestones(milestones, 2.0, 601, 0.1) == set()
