@@ -57,7 +57,7 @@ class Trial:
         say: Callable[[str], None] = lambda line: None,
     ):
         self.config, self.prepared, self.directory, self.attempt, self.say = config, prepared, directory, attempt, say
-        self.milestones, self.wall_s = sorted(milestones), 0.0
+        self.milestones, self.wall_s, self.loss = sorted(milestones), 0.0, math.nan
         self.reports: list[Report] = []
         self.identity = trial_id(config, prepared.corpus_digest)
         self._held = ExitStack()
@@ -70,6 +70,7 @@ class Trial:
 
     def _open(self) -> None:
         config, self.device = self.config, torch.device("cuda" if self.config.resources.gpus and torch.cuda.is_available() else "cpu")
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic, read at its first call
         torch.use_deterministic_algorithms(config.training.determinism == "strict")
         store = open_store(self.prepared.directory)
         self.tokens_per_word = len(store.tokens) / max(1, store.words)
@@ -84,7 +85,7 @@ class Trial:
         if loaded is not None:
             self.state = loaded.state
             self.reports = [Report(**report) for report in loaded.extra["reports"]]
-            self.wall_s, sizes = loaded.extra["wall_s"], loaded.extra["sizes"]
+            self.wall_s, self.loss, sizes = (loaded.extra[name] for name in ("wall_s", "loss", "sizes"))
         self._steps = Appended(self.directory / "steps.jsonl", sizes["steps.jsonl"])
         self._scores = Appended(self.directory / "scores.jsonl", sizes["scores.jsonl"])
         if (final := self._final()) is not None:
@@ -111,9 +112,9 @@ class Trial:
 
     def next_milestone(self) -> int | None:
         """Nominal words of the milestone that comes next; None: training is over."""
-        last = self.reports[-1].milestone if self.reports else 0
-        if self.reports and self.reports[-1].diverged:
+        if self.reports and (self.state.over or self.reports[-1].diverged):  # used up, ended early, or broken: nothing new to report
             return None
+        last = self.reports[-1].milestone if self.reports else 0
         return next((milestone for milestone in self.milestones if milestone > last), None)
 
     def advance(self, on_step: OnStep | None = None) -> Report | None:
@@ -124,29 +125,26 @@ class Trial:
         milestone = self.next_milestone()
         if milestone is None:
             raise RunError(f"{self.directory}: training is over")
-        started, loss = time.perf_counter(), math.nan
+        started = time.perf_counter()
         for record in advance(self.run, self.state, min(milestone, self.config.budget_words)):
             self._steps.add(dataclasses.asdict(record))
-            loss = record.loss
+            self.loss = record.loss
             if on_step is not None and on_step(record):
                 self.wall_s += time.perf_counter() - started
                 self.save()
                 return None
-        report = self._report(milestone, loss)
+        report = self._report(milestone)
         self.reports.append(report)
+        if self.config.checkpoint.milestone_models:
+            self._save_model(self.directory / "milestones" / f"words_{milestone}", report.metrics)
         self.wall_s += time.perf_counter() - started
         self.save()
-        if self.config.checkpoint.milestone_models:
-            save_model(
-                self.run.network.model,
-                self.prepared.tokenizer_file,
-                self.directory / "milestones" / f"words_{milestone}",
-                self.config,
-                report.metrics,
-            )
         return report
 
-    def _report(self, milestone: int, loss: float) -> Report:
+    def _save_model(self, directory: Path, metrics: dict[str, float]) -> None:
+        save_model(self.run.network.model, self.prepared.tokenizer_file, directory, self.config, metrics)
+
+    def _report(self, milestone: int) -> Report:
         dev_loss = math.nan if self.state.diverged else self.probe.loss(self.run.network)
         diverged = not math.isfinite(dev_loss)
         rows = [dev_row(dev_loss)]
@@ -154,8 +152,8 @@ class Trial:
             "dev_loss": WORST_LOSS if diverged else dev_loss,
             "perplexity": math.exp(min(WORST_LOSS if diverged else dev_loss, 50.0)),
         }
-        if math.isfinite(loss):
-            metrics["train_loss"] = loss
+        if math.isfinite(self.loss):
+            metrics["train_loss"] = self.loss
         if not diverged:
             scored, table = self.scorer.on_the_way(self.run.network.model, milestone, self.milestones, self.tokens_per_word)
             rows += table
@@ -167,7 +165,7 @@ class Trial:
         """Checkpoint at this step: records first, then the state that covers them."""
         sizes = {"steps.jsonl": self._steps.flush(), "scores.jsonl": self._scores.flush()}
         reports = [dataclasses.asdict(report) for report in self.reports]
-        extra = {"reports": reports, "wall_s": self.wall_s, "sizes": sizes}
+        extra = {"reports": reports, "wall_s": self.wall_s, "loss": self.loss, "sizes": sizes}
         checkpoint.save(self.directory, self.run, self.state, extra, self.identity, self.attempt, self.config.checkpoint.keep)
 
     def finish(self, on_progress: Callable[[int, int], None] | None = None) -> dict[str, float]:
@@ -176,7 +174,7 @@ class Trial:
             return dict(final["tasks"])
         write_atomic(self.directory / "exposures.npy", lambda file: np.save(file, self.state.exposures_N))
         last = dict(self.reports[-1].metrics) if self.reports else {}
-        save_model(self.run.network.model, self.prepared.tokenizer_file, self.directory / "model", self.config, last)
+        self._save_model(self.directory / "model", last)
         tasks, rows = self.scorer.at_the_end(self.run.network.model, self.directory / "evaluation", on_progress)
         dev_loss = self.probe.loss(self.run.network)
         tasks["dev_loss"] = dev_loss if math.isfinite(dev_loss) else WORST_LOSS

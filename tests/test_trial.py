@@ -205,3 +205,16 @@ def test_scoring_on_the_way_stays_within_its_share() -> None:
     # training 1000 words of 2 tokens costs 6000: 600 may be scored, five times 120
     assert chosen == {200, 400, 600, 800, 1000}
     assert scored_milestones(milestones, 2.0, 601, 0.1) == set()
+
+
+def test_a_schedule_that_ends_before_its_budget_reports_its_end_once(corpus: Prepared, tmp_path: Path) -> None:
+    trial = Trial(
+        config(sleep__passes=1, sleep__folds=1, sleep__length={"repeats": 0.1}, budget_words=30_000),
+        corpus,
+        tmp_path,
+        range(1000, 30_001, 1000),
+    )
+    run_to_the_end(trial)
+    words = [report.words_seen for report in trial.reports]
+    assert len(words) == len(set(words))
+    assert words[-1] < 10_000
