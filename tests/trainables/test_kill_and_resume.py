@@ -1,6 +1,7 @@
 """Real studies in real processes: killed, interrupted, refused, and gone on with. Killed on progress of the ledger, not by the clock."""
 
 import collections
+import fcntl
 import hashlib
 import json
 import os
@@ -133,7 +134,7 @@ def test_a_killed_study_resumes_to_identical_weights(launch: Callable[..., Launc
     assert calm.wait() == 0, calm.said()
     check_whole(calm.directory)
     total, equal = len(of_kind(calm.directory, "reported")), 0
-    for place in (1, 2, 3):
+    for place in (1, 3):
         study = launch(f"killed{place}")
         study.wait_for(at_least(max(1, total * place // 4), "reported"))
         study.kill(signal.SIGKILL)
@@ -167,3 +168,25 @@ def test_an_interrupted_study_checkpoints_says_how_to_go_on_and_goes_on(launch: 
     assert again.returncode == 0
     assert "Written:" in again.stdout
     assert (study.directory / "ledger.jsonl").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_trial_that_fails_for_good_is_named_and_the_others_finish(launch: Callable[..., Launched]) -> None:
+    study = launch("failing")
+    study.wait_for(at_least(2, "reported"))
+    study.kill(signal.SIGKILL)
+    study.process.wait()
+    trial = of_kind(study.directory, "reported")[0]["trial"]
+    home = study.directory / "trials" / trial
+    with (home / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # its worker outlives the driver by seconds
+        for path in home.glob("checkpoint_*"):
+            path.write_bytes(b"damaged")
+    resumed = launch("failing")
+    assert resumed.wait() == 1, resumed.said()
+    ended = {event["trial"]: event["state"] for event in of_kind(resumed.directory, "ended")}
+    assert ended.pop(trial) == "failed"
+    assert len(ended) == 5
+    assert set(ended.values()) <= {"complete", "stopped"}
+    assert f"failed: trial {trial}" in resumed.said()
+    assert "checkpoints are damaged" in resumed.said()
