@@ -47,6 +47,16 @@ def rung_words(budget_words: int, rungs: Iterable[Fraction]) -> list[int]:
     return sorted({max(1, int(budget_words * rung)) for rung in rungs})
 
 
-def all_milestones(budget_words: int, rungs: Sequence[Fraction] = ()) -> list[int]:
-    """BabyLM's milestones and the rungs, ascending; the last is the budget itself."""
-    return sorted({*babylm_milestones(budget_words), *rung_words(budget_words, rungs), budget_words})
+def all_milestones(budget_words: int, rungs: Sequence[Fraction] = (), step_words: int = 0) -> list[int]:
+    """BabyLM's milestones and the rungs, ascending; the last is the budget itself.
+
+    Of BabyLM's, those are left out that a single step of `step_words` could cross together with another: they would report one state twice.
+    """
+    fixed = sorted({*rung_words(budget_words, rungs), budget_words})
+    kept: list[int] = []
+    for milestone in sorted({*babylm_milestones(budget_words), *fixed}):
+        following = next(words for words in fixed if words >= milestone)
+        apart = milestone - (kept[-1] if kept else 0) >= step_words and following - milestone >= step_words
+        if milestone in fixed or apart:
+            kept.append(milestone)
+    return kept

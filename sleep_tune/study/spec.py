@@ -189,7 +189,9 @@ class Study:
     def milestones(self) -> list[int]:
         """Nominal words at which every trial checkpoints, is scored and reports; the last is the budget."""
         scheduler = self.spec.scheduler
-        return all_milestones(self.budget_words, scheduler.asha.rungs if isinstance(scheduler, Asha) else ())
+        rows = max(config.training.batch_rows for config in [*self.searched(), *self.always()])
+        step_words = rows * self.first.data.row_length  # a token begins at most one word
+        return all_milestones(self.budget_words, scheduler.asha.rungs if isinstance(scheduler, Asha) else (), step_words)
 
     @property
     def reduction(self) -> float | None:
