@@ -50,7 +50,7 @@ def choice_from(table: Mapping[str, Callable[..., Any]]) -> BeforeValidator:
             raise PydanticCustomError("choice", "unknown{names}", {"names": nearest(str(name), table)})
         model = parameter_model(table[name])
         try:
-            parameters = model.model_validate(given or {})
+            parameters = model.model_validate({} if given is None else given)
         except ValidationError as error:
             first = error.errors()[0]
             at = ".".join(str(part) for part in first["loc"])

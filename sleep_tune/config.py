@@ -17,7 +17,7 @@ from sleep_tune.sleep.strategies import STRATEGIES
 from sleep_tune.training.registry import MODELS
 
 PositiveInt = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]  # tables keep whole numbers in 64 bits
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Unit = Annotated[float, Field(ge=0, le=1)]
@@ -240,11 +240,11 @@ class FinalEvaluation(Frozen):
 
 
 class Evaluation(Frozen):
-    """`share`: scoring tasks on the way costs at most this share of the training before it; what would cost more is left out."""
+    """`share`: scoring tasks on the way costs at most this share of the training before it, else it is left out; null: no limit."""
 
     milestones: MilestoneEvaluation
     final: FinalEvaluation
-    share: Share = 0.1
+    share: Share | None = 0.1
     rules: Annotated[Literal["honest", "2025", "2026"], as_text] = "honest"
     data: str | None = None
 

@@ -5,10 +5,13 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from sleep_tune.errors import UserError
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -67,6 +70,28 @@ def locked(path: Path, wait: bool = True) -> Iterator[IO[str]]:
     with path.open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield file
+
+
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+
+
+def writable_directory(text: str, option: str) -> Path:
+    """A directory to write to, which is there or can be made. Raises UserError."""
+    if _URI.match(text):
+        raise UserError(f"{option} = {text}: must be a directory of this machine (mounted ones are), not a URI")
+    if not text.strip() or "\0" in text:
+        raise UserError(f"{option} = {text!r}: must be a directory")
+    path = Path(os.path.abspath(text)) if Path(text).is_absolute() else Path(text)
+    try:
+        there = path
+        while not there.exists() and there != there.parent:
+            there = there.parent
+        if not there.is_dir():
+            raise UserError(f"{option} = {text}: {there} is a file, must be a directory")
+        os.rmdir(tempfile.mkdtemp(dir=there, prefix=".sleep-tune-"))  # permissions alone do not tell
+    except OSError as error:
+        raise UserError(f"{option} = {text}: cannot be written to ({error.strerror})") from None
+    return path
 
 
 def cache_directory() -> Path:

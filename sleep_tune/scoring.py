@@ -17,11 +17,13 @@ from sleep_tune.evaluation.scores import ScoreRow, task_score
 BACKWARD_COST = 3  # a training token costs about three forward ones
 
 
-def scored_milestones(milestones: Sequence[int], tokens_per_word: float, plan_tokens: int, share: float) -> set[int]:
+def scored_milestones(milestones: Sequence[int], tokens_per_word: float, plan_tokens: int, share: float | None) -> set[int]:
     """The milestones at which scoring `plan_tokens` once more keeps the cost of all scoring within `share` of the training before.
 
     A function of sizes, not of clocks: a resumed trial scores where the undisturbed one did.
     """
+    if share is None:
+        return set(milestones)
     chosen: set[int] = set()
     for milestone in sorted(milestones):
         if (len(chosen) + 1) * plan_tokens <= share * BACKWARD_COST * milestone * tokens_per_word:

@@ -28,7 +28,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", metavar="DIR|hub:ID", help="text to train on, in BabyLM's layout")
     parser.add_argument("--evaluation-data", metavar="DIR|ZIP", help="BabyLM's evaluation_data (default: beside the data directory)")
     parser.add_argument("--budget", metavar="WORDS", help="words seen, wake and sleep: 200000, 200k, 5M")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where the run is written")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where the run is written")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on from the newest checkpoint in this directory (that of --out)")
     return parser.parse_args(arguments)
 
@@ -46,26 +46,28 @@ def one_trial(options: argparse.Namespace) -> "Study":
     return check(Study("run", "", load_spec({"base": options.preset, "set": fields, "seeds": [seed]})))
 
 
-def check_out(out: Path, resume: Path | None) -> None:
-    """Raises UserError where the run cannot be written to `out`, or a run is there that was not asked to go on."""
-    from sleep_tune.study.preflight import probe
+def check_out(out: str, resume: Path | None) -> Path:
+    """Where the run is written. Raises UserError where it cannot be, or something is there that was not asked to go on."""
+    from sleep_tune.files import writable_directory
 
-    if resume is not None and resume.resolve() != out.resolve():
+    path = writable_directory(out, "--out")
+    if resume is not None and resume.resolve() != path.resolve():
         raise UserError(f"--resume = {resume}: must be the directory of --out = {out}")
     if resume is not None and not resume.is_dir():
         raise UserError(f"--resume = {resume}: no such directory")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out = {out}: is a file, must be a directory")
-    if resume is None and any(out.glob("checkpoint_*")):
+    found = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    if found and "lock" not in found:
+        raise UserError(f"--out = {out}: holds files of no run ({found[0]}): name another directory")
+    if resume is None and any(name.startswith("checkpoint_") for name in found):
         raise UserError(f"--out = {out}: holds a run already: add --resume {out} to go on with it, or name another directory")
-    probe(out)
+    return path
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Train, score, write the model. Returns 0; 130 after Ctrl-C, with the state saved."""
     options = parse(arguments)
     study = one_trial(options)
-    check_out(options.out, options.resume)
+    options.out = check_out(options.out, options.resume)
     from sleep_tune.machine import machine
     from sleep_tune.study.material import fits, prepared, settle_evaluation
     from sleep_tune.study.preflight import places, settle_precision
@@ -104,9 +106,16 @@ def run(study: "Study", corpus: object, options: argparse.Namespace) -> int:
 
             while trial.next_milestone() is not None:
                 if trial.advance(on_step) is None:
-                    print(f"interrupted, saved at {trial.words_seen:,} words; go on with: {resume_line(options)}", flush=True)
-                    return 130
-        scores = trial.finish()
+                    return interrupted_at(trial.words_seen, options)
+
+        def on_progress(done: int, total: int) -> None:
+            if interrupted:
+                raise KeyboardInterrupt
+
+        try:
+            scores = trial.finish(on_progress)
+        except KeyboardInterrupt:
+            return interrupted_at(trial.words_seen, options)
     print("final: " + ", ".join(f"{task} {score:.4g}" for task, score in scores.items()))
     print(f"written: {options.out}/model, {options.out}/steps.jsonl, {options.out}/scores.jsonl, {options.out}/evaluation")
     if trial.state.diverged:
@@ -116,9 +125,15 @@ def run(study: "Study", corpus: object, options: argparse.Namespace) -> int:
     return 0
 
 
+def interrupted_at(words: int, options: argparse.Namespace) -> int:
+    """Say how to go on; the exit code."""
+    print(f"interrupted, saved at {words:,} words; go on with: {resume_line(options)}", flush=True)
+    return 130
+
+
 @contextmanager
 def interrupts() -> Iterator[list[int]]:
-    """Ctrl-C once: noted in the list, for the loop to stop at the next step; twice: KeyboardInterrupt."""
+    """Ctrl-C or SIGTERM once: noted in the list, for the run to stop at the next step; twice: KeyboardInterrupt."""
     seen: list[int] = []
 
     def note(number: int, frame: object) -> None:
@@ -126,11 +141,12 @@ def interrupts() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         seen.append(number)
 
-    before = signal.signal(signal.SIGINT, note)
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield seen
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def resume_line(options: argparse.Namespace) -> str:

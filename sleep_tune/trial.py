@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -79,8 +80,9 @@ class Trial:
         self.probe = DevProbe(config, open_store(self.prepared.dev_directory), self.device)
         self.scorer = Scorer(config, self.prepared)
         self._refuse_older_attempts()
-        write_text(self.directory / "config.yaml", write_yaml(config.model_dump(mode="json")))
+        remove_leftovers(self.directory)
         loaded = checkpoint.load_newest(self.directory, self.run, self.identity, self.say)
+        write_text(self.directory / "config.yaml", write_yaml(config.model_dump(mode="json")))
         sizes = {"steps.jsonl": 0, "scores.jsonl": 0}
         if loaded is not None:
             self.state = loaded.state
@@ -187,9 +189,15 @@ class Trial:
 
     def close(self) -> None:
         """Let go of files and lock; unsaved steps are lost."""
-        self._steps.close()
-        self._scores.close()
-        self._held.close()
+        with self._held:
+            self._steps.close()
+            self._scores.close()
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Temporary files of a writer that was killed; only whoever holds the directory's lock may do this."""
+    for path in directory.glob(".*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def dev_row(loss: float) -> dict[str, Any]:
@@ -212,7 +220,7 @@ class Appended:
     """A file of JSON lines that is appended to and made durable at checkpoints; what lies beyond the last is cut off at opening."""
 
     def __init__(self, path: Path, size: int):
-        self._path, self._file = path, path.open("ab")
+        self._path, self._file = path, path.open("ab", buffering=0)  # nothing is left to fail when it is closed
         self._file.truncate(size)
         self._flushed, self._lines = size, []  # type: ignore[var-annotated]
 
@@ -228,8 +236,9 @@ class Appended:
         if self._lines:
             data = ("\n".join(self._lines) + "\n").encode()
             try:
-                self._file.write(data)
-                self._file.flush()
+                written = 0
+                while written < len(data):
+                    written += self._file.write(data[written:])
                 os.fsync(self._file.fileno())
             except OSError as error:
                 if not is_full(error, self._path):

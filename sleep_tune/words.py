@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from sleep_tune.errors import UserError
 
-_BUDGET = re.compile(r"(\d+(?:\.\d+)?)(?:e(\d+))?([kKmMbB]?)$")
+_BUDGET = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)(?:e(\d{1,2}))?([kKmMbB]?)$")
 _SUFFIX = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from sleep_tune.presets import presets
 from sleep_tune.sleep.strategies import STRATEGIES
 from sleep_tune.study.catalogue import shipped
 from sleep_tune.study.material import recipe
-from sleep_tune.study.request import Request, ask
+from sleep_tune.study.request import Request, ask, run_options
 from sleep_tune.study.spaces import save_study
 from sleep_tune.training.registry import MODELS
 
@@ -162,7 +163,7 @@ REFUSED_WITH_SMOKE = [
     ("--storage strangers", "study strangers/smoke: holds files of no study (thesis.txt): choose another --name or --storage"),
     ("--concurrent 0", "--concurrent = 0: must be a whole number >= 1"),
     ("--cpus-per-trial lots", "--cpus-per-trial = lots: must be a number"),
-    ("--address http://x", "--address = http://x: must be auto, HOST:PORT or ray://HOST:PORT"),
+    ("--address http://x", "--address = http://x: must be auto, HOST:PORT, ray://HOST:PORT or local"),
     ("--data s3://x", "--data = 's3://x': must be a directory or hub:OWNER/NAME"),
     ("--evaluation-data x/nowhere", f"--evaluation-data = x/nowhere: no such file or directory; {SOURCE}"),
     ("--set evaluation.final.tasks=[blimb]", "evaluation.final.tasks = [blimb]: unknown task blimb (did you mean blimp?)"),
@@ -201,6 +202,29 @@ def test_more_than_the_machine_has_is_refused() -> None:
     assert refused(smoke(f"--concurrent {cores + 1}")).startswith(f"--concurrent = {cores + 1}: must be <= {cores}")
     if not machine().gpus:
         assert refused(smoke("--gpus-per-trial 1")) == "resources.gpus = 1: this machine has no GPU"
+
+
+def test_a_cluster_that_does_not_answer_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
+        assert refused(smoke(f"--address {address}")) == f"--address = {address}: nobody answers there (Connection refused)"
+    assert refused(smoke("--address 127.0.0.1:99999")).startswith("--address = 127.0.0.1:99999: nobody answers there (")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_cluster_that_takes_connections_but_is_none_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "ray_current_cluster").touch()
+    run = process("--space", "smoke", "--set", "data.words=2000", "--address", "auto", RAY_TMPDIR=os.fspath(tmp_path))
+    assert run.returncode == 2, run.stderr
+    assert run.stderr.startswith("error: --address = auto: ")
+    assert run.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_local_is_this_machine_with_its_limits() -> None:
+    assert run_options(Request(address="local")).address is None
+    assert refused(smoke(f"--address local --concurrent {machine().cores + 1}")).startswith("--concurrent = ")
 
 
 def test_a_directory_that_takes_no_file_is_refused() -> None:

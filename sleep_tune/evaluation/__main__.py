@@ -2,7 +2,7 @@
 
 import argparse
 import json
-import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from sleep_tune.evaluation.official_data import check_tasks, load_items
 from sleep_tune.evaluation.rules import RULES
 from sleep_tune.evaluation.scores import ScoreRow
 from sleep_tune.evaluation.tasks import TASKS, TaskItems
-from sleep_tune.files import file_digest
+from sleep_tune.files import file_digest, writable_directory
 
 BACKEND_NAMES = ("mlm", "mntp", "causal")
 _HUB = "hub:"
@@ -27,11 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _check_choice("--rules", options.rules, RULES)
     if options.backend is not None:
         _check_choice("--backend", options.backend, BACKEND_NAMES)
+    _check_revision(options.revision)
     if options.items_per_uid is not None and options.items_per_uid < 1:
         raise UserError(f"--items-per-uid = {options.items_per_uid}: must be at least 1")
     config = _model_config(options.model)
     items = load_items(Path(options.data), tasks, options.fast, options.items_per_uid, options.seed, options.rules)
-    _check_out(Path(options.out))
+    writable_directory(options.out, "--out")
     options.backend = options.backend or _backend_of(config)
     rows, notes = _score(options, items)
     _finish(options, items, rows, notes)
@@ -51,6 +52,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the sample and of the 2026 rules' tie-break")
     parser.add_argument("--revision", default="main", help="names the results; of a hub model, also which revision is loaded")
     return parser.parse_args(arguments)
+
+
+def _check_revision(revision: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", revision):
+        raise UserError(f"--revision = {revision}: must be a branch or tag: letters, digits, . _ -")
 
 
 def _check_choice(name: str, value: str, allowed: Any) -> None:
@@ -76,17 +82,9 @@ def _model_config(model: str) -> dict[str, Any]:
 
 def _backend_of(config: dict[str, Any]) -> str:
     """mlm, unless the model says that it reads from left to right."""
-    names = config.get("architectures") or [""]
-    return "causal" if names[0].endswith(("LMHeadModel", "ForCausalLM")) else "mlm"
-
-
-def _check_out(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out = {out}: cannot be made a directory ({error.strerror})") from None
-    if not os.access(out, os.W_OK):
-        raise UserError(f"--out = {out}: not writable")
+    names = config.get("architectures")
+    name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
+    return "causal" if name.endswith(("LMHeadModel", "ForCausalLM")) else "mlm"
 
 
 def _score(options: argparse.Namespace, items: Sequence[TaskItems]) -> tuple[list[ScoreRow], list[str]]:

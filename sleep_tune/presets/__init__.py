@@ -29,6 +29,11 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         return super().construct_mapping(node, deep)
 
 
+_Loader.yaml_implicit_resolvers = {  # on, off, yes and no stay text (YAML 1.2): `tracking.wandb: off` means the word
+    first: [rule for rule in rules if rule[0] not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")]
+    for first, rules in _Loader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
 
 
@@ -40,6 +45,8 @@ def read_yaml(text: str, name: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{name}{f', line {mark.line + 1}' if mark else ''}: broken YAML: {problem}") from None
+    except (ValueError, RecursionError) as error:  # a value that its tag does not take, such as !!int abc
+        raise UserError(f"{name}: broken YAML: {error}") from None
 
 
 def write_yaml(value: Any) -> str:

@@ -36,7 +36,11 @@ def record_wake(candidates: Candidates, ids_B: NDArray[np.integer], score_B: NDA
 
 def record_sleep(candidates: Candidates, ids_B: NDArray[np.integer], score_B: NDArray, sleep: Sleep) -> None:
     """Scores of samples replayed (`update_in_sleep`): by `recurrence`, ages unchanged. A sample twice in a batch counts in order."""
-    _update(candidates, ids_B, score_B, sleep)
+    while ids_B.size:
+        first = np.unique(ids_B, return_index=True)[1]
+        _update(candidates, ids_B[first], score_B[first], sleep)
+        later = np.delete(np.arange(ids_B.size), first)
+        ids_B, score_B = ids_B[later], score_B[later]
 
 
 def record_rescored(candidates: Candidates, ids_B: NDArray[np.integer], score_B: NDArray) -> None:

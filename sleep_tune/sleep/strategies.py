@@ -71,11 +71,11 @@ def weighted(pool: Pool, k: int, generator: Generator, *, temperature: Positive 
     if k > positive.size:
         zero = np.flatnonzero(priority_n <= 0)
         return pool.id_n[np.sort(np.concatenate([positive, zero[smallest(draw_n[zero], k - positive.size)]]))]
-    if temperature != 1.0 and positive.size:
-        log_n = np.log(priority_n, where=priority_n > 0, out=np.full(pool.size, -np.inf))
-        priority_n = np.exp((log_n - log_n.max()) / temperature)
-    with np.errstate(divide="ignore", over="ignore"):
-        key_n = np.where(priority_n > 0, draw_n / priority_n, np.inf)
+    with np.errstate(divide="ignore"):  # p = 0: an infinite key, last
+        if temperature == 1.0:
+            key_n = draw_n / priority_n
+        else:  # the same order by logarithms, which no temperature takes out of range
+            key_n = np.log(draw_n, dtype=np.float64) - np.log(priority_n) / temperature
     return pool.id_n[smallest(key_n, k)]
 
 
@@ -131,7 +131,7 @@ def stratified(
 
 def recency(pool: Pool, k: int, generator: Generator, *, half_life: Positive = 3.0) -> Ids:
     """Weight halves with every `half_life` cycles since the last wake."""
-    return pool.id_n[smallest(_exponential(pool, generator) * np.exp2(pool.age_n / half_life), k)]
+    return pool.id_n[smallest(np.log2(_exponential(pool, generator), dtype=np.float64) + pool.age_n / half_life, k)]
 
 
 def easy(pool: Pool, k: int, generator: Generator) -> Ids:

@@ -4,6 +4,7 @@ Nothing is written here. What is settled enters the study's `set`, so that it is
 """
 
 import os
+import socket
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from sleep_tune.study.extension import continued, earlier_spec, evaluated_otherw
 from sleep_tune.study.material import settle_evaluation
 from sleep_tune.study.rules import warnings
 from sleep_tune.study.spec import RunOptions, Study
+
+ANSWER_S = 3.0  # for a cluster to take a connection
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,9 @@ def settle(study: Study, directory: Path, options: RunOptions, on: Machine) -> R
         study = continued(study, earlier, directory)
         notes += evaluated_otherwise(study.spec, earlier)
     probe(directory)
-    if options.address is None:
+    if options.address is not None:
+        reach(options.address)
+    else:
         options = replace(options, concurrent=places(study.first, options.concurrent, on))
     study, left_out = settle_evaluation(study)
     return Ready(settle_precision(study, on), directory, options, (*notes, *left_out))
@@ -57,6 +62,18 @@ def probe(directory: Path) -> None:
         os.rmdir(tempfile.mkdtemp(dir=there, prefix=".sleep-tune-"))
     except OSError as error:
         raise UserError(f"--storage = {directory.parent}: {there} cannot be written to ({error.strerror})") from None
+
+
+def reach(address: str) -> None:
+    """Raises UserError where nobody answers at HOST:PORT: Ray itself would try for most of a minute. `auto` is Ray's to find."""
+    asked = (os.environ.get("RAY_ADDRESS") or address) if address == "auto" else address
+    host, _, port = asked.removeprefix("ray://").rpartition(":")
+    if not host:
+        return
+    try:
+        socket.create_connection((host, int(port)), ANSWER_S).close()
+    except (OSError, OverflowError, ValueError) as error:
+        raise UserError(f"--address = {asked}: nobody answers there ({getattr(error, 'strerror', None) or error})") from None
 
 
 def places(config: Config, concurrent: int | None, on: Machine) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sleep_tune.errors import UserError
+from sleep_tune.files import writable_directory
 from sleep_tune.presets import parse_set
 from sleep_tune.study.rules import Changes, change, check, root
 from sleep_tune.study.spaces import read_space, read_study
@@ -15,7 +16,6 @@ from sleep_tune.study.spec import RunOptions, Study
 from sleep_tune.words import parse_words
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 # What a resumed study may be given: how to run it, never what it is.
 _WITH_RESUME = ("resume", "evaluation_data", "cpus_per_trial", "gpus_per_trial", "concurrent", "address", "no_dashboard", "dry_run")
 
@@ -56,7 +56,7 @@ def ask(request: Request) -> tuple[Study, Path]:
             raise UserError("--space NAME_OR_FILE, --resume DIR or --list: one is needed")
         stem, about, spec = read_space(request.space)
         name = _name(request, stem)
-        directory = storage("runs" if request.storage is None else request.storage) / name
+        directory = writable_directory("runs" if request.storage is None else request.storage, "--storage") / name
         study = Study(name, about, spec)
     changes = Changes(request.profile, dict(given_fields(request)), _seeds(request.seeds))
     asked = Study(name, study.about, change(study.spec, changes))
@@ -74,28 +74,9 @@ def run_options(request: Request) -> RunOptions:
     if text is not None and not re.fullmatch(r"0*[1-9][0-9]{0,5}", text):
         raise UserError(f"--concurrent = {text}: must be a whole number >= 1")
     if request.address is not None and not re.fullmatch(r"auto|local|(ray://)?[\w.-]+:\d{1,5}", request.address):
-        raise UserError(f"--address = {request.address}: must be auto, HOST:PORT or ray://HOST:PORT")
-    return RunOptions(None if text is None else int(text), request.address, not request.no_dashboard)
-
-
-def storage(text: str) -> Path:
-    """A directory to keep studies in, which is there or can be made. Raises UserError."""
-    if _URI.match(text):
-        raise UserError(f"--storage = {text}: must be a directory of this machine (mounted ones are), not a URI")
-    if not text.strip() or "\0" in text:
-        raise UserError(f"--storage = {text!r}: must be a directory")
-    path = Path(os.path.abspath(text)) if Path(text).is_absolute() else Path(text)
-    try:
-        there = path
-        while not there.exists() and there != there.parent:
-            there = there.parent
-        if not there.is_dir():
-            raise UserError(f"--storage = {text}: {there} is a file, must be a directory")
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise UserError(f"--storage = {text}: {there} cannot be written to")
-    except OSError as error:
-        raise UserError(f"--storage = {text}: cannot be used ({error.strerror})") from None
-    return path
+        raise UserError(f"--address = {request.address}: must be auto, HOST:PORT, ray://HOST:PORT or local")
+    address = None if request.address == "local" else request.address
+    return RunOptions(None if text is None else int(text), address, not request.no_dashboard)
 
 
 def _only_with_resume(request: Request) -> None:

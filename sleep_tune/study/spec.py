@@ -10,6 +10,8 @@ from functools import cached_property
 from itertools import product
 from typing import Annotated, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
@@ -21,6 +23,9 @@ from sleep_tune.streams import stream
 from sleep_tune.study.dimensions import Dimension, Values, combinations, nth
 from sleep_tune.study.searches import Asha, Grid, NoScheduler, Objective, OptunaSearch, RandomSearch, Scheduler, Search, list_of, once
 from sleep_tune.words import all_milestones, rung_words
+
+MOST_SHUFFLED = 1_000_000  # points of a space; of a larger one, points drawn one by one hardly ever repeat
+HOW_GROUPS = ("evaluation", "checkpoint", "resources", "tracking")  # equal in all trials, and in no trial's id
 
 
 def _mapping(value: object) -> object:
@@ -106,6 +111,11 @@ class Study:
                 raw = set_field(raw, field, value)
         return load_config({**raw, "seed": seed})
 
+    def as_run_now(self, recorded: Mapping[str, Any]) -> Config:
+        """A recorded trial's config (nested dict) with this study's say in how it runs and is scored: nothing of that decides weights."""
+        how = {group: getattr(self.first, group) for group in HOW_GROUPS}
+        return load_config(dict(recorded)).model_copy(update=how)
+
     def grid_points(self) -> Iterator[dict[str, Any]]:
         """Every point of a space of lists, in file order, the last field turning fastest."""
         fields = self.spec.vary
@@ -147,10 +157,15 @@ class Study:
         """Point `index` of random search, equal in any process; points of a countable space do not repeat."""
         vary = self.spec.vary
         count = combinations(vary)
-        if count is not None and count <= 1_000_000:
-            return nth(vary, int(stream(0, "search").permutation(count)[index % count]))
+        if count is not None and count <= MOST_SHUFFLED:
+            return nth(vary, int(self._shuffled[index % count]))
         generator = stream(0, "search", index)
         return {field: dimension.draw(generator) for field, dimension in vary.items()}
+
+    @cached_property
+    def _shuffled(self) -> NDArray[np.int64]:
+        """The points of a countable space by number, in the order in which random search takes them."""
+        return stream(0, "search").permutation(combinations(self.spec.vary) or 0)
 
     def corners(self) -> Iterator[dict[str, Any]]:
         """Points at which every listed value and every bound occurs at least once."""
@@ -162,6 +177,10 @@ class Study:
 
     def searched(self) -> list[Config]:
         """One config for every point that is known beforehand (first seed): all of a grid or random search, the corners for Optuna."""
+        return list(self._searched)
+
+    @cached_property
+    def _searched(self) -> list[Config]:
         match self.spec.search:
             case Grid():
                 return self.grid()[:: len(self.spec.seeds)]

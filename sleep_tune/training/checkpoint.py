@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from sleep_tune.disk import full_line, is_full
-from sleep_tune.errors import RunError
+from sleep_tune.errors import RunError, UserError
 from sleep_tune.files import write_atomic
 from sleep_tune.sleep.candidates import Candidates
 from sleep_tune.training.loop import Run, State
@@ -104,7 +104,7 @@ def checkpoints(directory: Path) -> list[Path]:
 def load_newest(directory: Path, run: Run, identity: str, say: Callable[[str], None]) -> Loaded | None:
     """The newest whole checkpoint; None where there is none at all. A damaged one is passed over, and said.
 
-    Raises RunError where all are damaged (starting over silently would hide it) or another configuration wrote them.
+    Raises RunError where all are damaged (starting over silently would hide it), UserError where another configuration wrote them.
     """
     found = checkpoints(directory)
     for path in found:
@@ -118,7 +118,7 @@ def load_newest(directory: Path, run: Run, identity: str, say: Callable[[str], N
 
 
 def read(path: Path, identity: str) -> dict[str, Any] | None:
-    """The content of a checkpoint, None if a byte of it is missing or wrong. Raises RunError if it is another run's."""
+    """The content of a checkpoint, None if a byte of it is missing or wrong. Raises UserError if it is another run's."""
     line, _, content = path.read_bytes().partition(b"\n")
     try:
         header = json.loads(line)
@@ -131,6 +131,6 @@ def read(path: Path, identity: str) -> dict[str, Any] | None:
     if version != VERSION:
         raise RunError(f"{path}: written in format {version}, this is format {VERSION}")
     if written != identity:
-        raise RunError(f"{path}: written by run {written}, this is run {identity}: another configuration, seed or corpus")
+        raise UserError(f"{path}: written by run {written}, this is run {identity}: another configuration, seed or corpus")
     payload: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
     return payload

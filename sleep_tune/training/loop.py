@@ -218,6 +218,8 @@ def fall_asleep(run: Run, state: State) -> None:
         run.sleep.length, run.wake_ids(state.cycle).size, run.stream_of(state).pass_rows, run.config.training.batch_rows, fill
     )
     state.sleep_rows, state.sleep_words = plan.rows, plan.words
+    if plan.rows is None and not run.store.words_N[state.buffer_k].any():
+        state.sleep_rows = 0  # measured in words, a sleep on a buffer without any would never end
 
 
 def rescore(run: Run, state: State) -> None:

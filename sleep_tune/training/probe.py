@@ -5,13 +5,14 @@ import math
 import numpy as np
 import torch
 
-from sleep_tune.config import Config
+from sleep_tune.config import Config, Masking
 from sleep_tune.sleep.context import Corpus, sample_rows
 from sleep_tune.streams import stream
 from sleep_tune.training.models import Network
 from sleep_tune.training.objectives import LabelledRows, losses, mask_rows
 
 _ROWS = 128
+PROBE_MASKING = Masking(rate=0.15)  # BERT's, whatever a trial trains with: all trials answer the same question
 
 
 class DevProbe:
@@ -23,7 +24,7 @@ class DevProbe:
         generator = stream(0, "probe")
         self.words = int(dev.words_N[ids].sum())
         self.batches: list[LabelledRows] = [
-            mask_rows(sample_rows(dev, ids[start : start + _ROWS]), config.masking, dev.vocab_size, generator, device)
+            mask_rows(sample_rows(dev, ids[start : start + _ROWS]), PROBE_MASKING, dev.vocab_size, generator, device)
             for start in range(0, ids.size, _ROWS)
         ]
 

@@ -88,3 +88,10 @@ def test_cooldown_and_most_selections_make_samples_sit_out():
 def test_a_candidate_costs_at_most_twenty_bytes():
     candidates = Candidates.none_yet(1000)
     assert sum(array.nbytes for array in vars(candidates).values()) + 4 * 1000 <= 20 * 1000  # exposures are the other 4
+
+
+@pytest.mark.parametrize(("recurrence", "expected"), [("min", 1.0), ("latest", 2.0), (Ema(ema=0.5), 2.0)])
+def test_a_sample_twice_in_a_batch_is_scored_once_after_the_other(recurrence, expected):
+    candidates = woken({0: {4: 3.0}}, Sleep())  # 3, then 1, then 2
+    record_sleep(candidates, np.array([4, 4]), np.array([1.0, 2.0]), Sleep(update_in_sleep=True, recurrence=recurrence))
+    assert candidates.score_N[4] == expected

@@ -153,3 +153,13 @@ def test_recency_prefers_the_young_by_half_for_each_half_life():
 def test_ties_go_to_the_lower_index(key, data):
     k = data.draw(st.integers(1, len(key)))
     np.testing.assert_array_equal(smallest(key, k), np.sort(np.argsort(key, kind="stable")[:k]))
+
+
+def test_a_low_temperature_takes_the_highest_priorities_as_strict_does():
+    chosen = STRATEGIES["weighted"](pool([1, 2, 3, 4, 100]), 3, stream(0, "buffer"), temperature=0.004)
+    assert ((chosen - 5) // 2).tolist() == [2, 3, 4]
+
+
+def test_a_short_half_life_takes_the_youngest():
+    chosen = STRATEGIES["recency"](pool(np.ones(6), age_n=[900, 3000, 2, 1, 2000, 5]), 3, stream(0, "buffer"), half_life=0.01)
+    assert ((chosen - 5) // 2).tolist() == [2, 3, 5]
