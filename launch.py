@@ -54,7 +54,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def study(request: "Request") -> int:
     """Check everything, show the plan, and run it unless only the plan was asked for. Returns the exit code."""
     from sleep_tune.machine import machine
-    from sleep_tune.study.material import fits, found, prepared
+    from sleep_tune.study.material import fits, found, prepared, read_items
     from sleep_tune.study.plan import plan
     from sleep_tune.study.preflight import settle
     from sleep_tune.study.request import ask, run_options
@@ -65,6 +65,8 @@ def study(request: "Request") -> int:
         corpus = found(ready.study)
         print(plan(ready, corpus, machine(), fits(ready.study, corpus) if corpus else []))
         return 0
+    for line in read_items(ready.study):
+        print(line, flush=True)
     corpus = prepared(ready.study, say=lambda line: print(line, flush=True))
     print(plan(ready, corpus, machine(), fits(ready.study, corpus)), flush=True)
     from trainables.tuner import run_study

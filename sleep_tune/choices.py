@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model, model_serializer
@@ -22,6 +23,7 @@ class Choice(BaseModel):
         return {self.name: dict(self.parameters)} if self.parameters else self.name
 
 
+@cache
 def parameter_model(function: Callable[..., Any]) -> type[BaseModel]:
     """A strict model of a function's keyword-only parameters, from their annotations and defaults."""
     fields: dict[str, Any] = {

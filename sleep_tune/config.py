@@ -324,41 +324,6 @@ def load_config(raw: dict[str, Any]) -> Config:
     return load(Config, raw)
 
 
-def exposures(config: Config, corpus_words: int) -> float:
-    """How often the budget sees each word of the corpus, on average."""
-    return config.budget_words / max(1, corpus_words)
-
-
-def check_against(config: Config, samples: int, corpus_words: int) -> list[str]:
-    """The second gate: does `config` fit the corpus (`samples` rows, `corpus_words` words)?
-
-    Returns warnings, one line each. Raises UserError where it cannot run.
-    """
-    from sleep_tune.errors import UserError
-    from sleep_tune.words import show_words
-
-    warnings: list[str] = []
-    if config.sleep is None:
-        if config.budget_words < 0.98 * corpus_words:
-            warnings.append(f"coverage {config.budget_words / corpus_words:.0%}: the budget ends before every sample was read once")
-    else:
-        if config.sleep.folds > samples:
-            rows = f"rows of {config.data.row_length} tokens"
-            raise UserError(f"sleep.folds = {config.sleep.folds}: must be <= {samples}, the samples of the corpus ({rows})")
-        from sleep_tune.sleep.schedule import coverage
-
-        budget_rows = round(config.budget_words / max(1, corpus_words) * samples)
-        share, sleeps = coverage(config.sleep, samples, config.training.batch_rows, budget_rows)
-        if not sleeps:
-            fold = show_words(corpus_words / config.sleep.folds)
-            warnings.append(f"budget_words = {config.budget_words}: ends before the first sleep (one fold is {fold} words)")
-        if share < 0.98:
-            warnings.append(f"coverage {share:.0%}: the budget ends before every sample was read awake once")
-    if exposures(config, corpus_words) > 10.0001:
-        warnings.append(f"{exposures(config, corpus_words):.3g} exposures of the corpus: BabyLM allows ten")
-    return warnings
-
-
 def varied(configs: Sequence[Config]) -> list[str]:
     """Dotted fields, seed apart, whose value differs between `configs`; tagged unions count as one field."""
     from sleep_tune.explain import flat

@@ -1,6 +1,6 @@
 """One run without Ray: `python -m sleep_tune.train --preset tiny --preset strict_replay --out out/strict`.
 
-With `--resume out/strict` it goes on.
+The same command goes on where an earlier one was killed or interrupted.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sleep_tune.errors import OneLineParser, RunError, UserError, run_main
 
 if TYPE_CHECKING:
+    from sleep_tune.config import Config
     from sleep_tune.study.spec import Study
 
 
@@ -29,7 +30,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--evaluation-data", metavar="DIR|ZIP", help="BabyLM's evaluation_data (default: beside the data directory)")
     parser.add_argument("--budget", metavar="WORDS", help="words seen, wake and sleep: 200000, 200k, 5M")
     parser.add_argument("--out", required=True, metavar="DIR", help="where the run is written")
-    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on from the newest checkpoint in this directory (that of --out)")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="--out again; it has to be there (the same command goes on by itself)")
     return parser.parse_args(arguments)
 
 
@@ -58,9 +59,25 @@ def check_out(out: str, resume: Path | None) -> Path:
     found = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
     if found and "lock" not in found:
         raise UserError(f"--out = {out}: holds files of no run ({found[0]}): name another directory")
-    if resume is None and any(name.startswith("checkpoint_") for name in found):
-        raise UserError(f"--out = {out}: holds a run already: add --resume {out} to go on with it, or name another directory")
     return path
+
+
+def check_same(out: Path, config: "Config") -> None:
+    """Raises UserError that names the first difference if `out` holds a run of another config."""
+    from sleep_tune.config import WEIGHT_GROUPS, load_config
+    from sleep_tune.explain import flat
+    from sleep_tune.presets import read_yaml
+
+    written = out / "config.yaml"
+    if not any(out.glob("checkpoint_*")) or not written.exists():
+        return
+    there, here = flat(load_config(read_yaml(written.read_text(), str(written)))), flat(config)
+    for field in dict.fromkeys([*here, *there]):
+        if field.split(".")[0] not in ("seed", "budget_words", *WEIGHT_GROUPS) or field == "data.source":
+            continue  # the text itself is compared by its digest
+        if here.get(field) != there.get(field):
+            values = f"{field} = {here.get(field)} here, {there.get(field)} there"
+            raise UserError(f"--out = {out}: holds another run: {values}; name another directory")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -75,6 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     places(study.first, None, machine())
     study, notes = settle_evaluation(study)
     study = settle_precision(study, machine())
+    check_same(options.out, study.first)
     corpus = prepared(study, say=lambda line: print(line, flush=True))
     for line in [*notes, *fits(study, corpus)]:
         print(f"note: {line}", flush=True)
@@ -93,7 +111,7 @@ def run(study: "Study", corpus: object, options: argparse.Namespace) -> int:
     config = study.first
     torch.set_num_threads(max(1, int(config.resources.cpus)))
     trial = Trial(config, corpus, options.out, study.milestones(), say=lambda line: print(line, flush=True))  # type: ignore[arg-type]
-    if options.resume is not None:
+    if options.resume is not None or trial.words_seen:
         at = f"from {show_words(trial.words_seen)} words" if trial.words_seen else "no finished checkpoint yet: starting at 0"
         print(f"resuming {options.out}: {at}", flush=True)
     print(f"{describe(config.model_dump(mode='json'))}: {show_words(config.budget_words)} words seen, seed {config.seed}", flush=True)
@@ -161,7 +179,7 @@ def resume_line(options: argparse.Namespace) -> str:
     for flag in ("data", "evaluation_data", "budget", "out"):
         if (value := getattr(options, flag)) is not None:
             words += [f"--{flag.replace('_', '-')}", str(value)]
-    return shlex.join([*words, "--resume", str(options.out)])
+    return shlex.join(words)
 
 
 if __name__ == "__main__":

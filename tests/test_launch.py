@@ -19,7 +19,7 @@ from sleep_tune.machine import machine
 from sleep_tune.presets import presets
 from sleep_tune.sleep.strategies import STRATEGIES
 from sleep_tune.study.catalogue import shipped
-from sleep_tune.study.material import recipe
+from sleep_tune.study.material import read_items, recipe, settle_evaluation
 from sleep_tune.study.request import Request, ask, run_options
 from sleep_tune.study.spaces import save_study
 from sleep_tune.training.registry import MODELS
@@ -102,7 +102,7 @@ smoke: Does everything run, end to end? Two strategies x two replay ratios, plai
   always       epochs: 2 trials, in no rung, never stopped
   objective    dev_loss, lowest is best
   scheduler    asha: the best 1 in 3 go on at 4.44k and 13.3k words
-  words        40k a trial, 400k in 10 trials at most, about 212k expected
+  words        40k a trial, 400k in 10 trials at most, about 246k expected
   milestones   21: 400, 800, 1.2k … 40k
   scores       dev_loss at milestones; dev_loss, pairs at the end (rules honest)
   data         the embedded corpus of 50k words, its first 10k words; lines of 16 tokens, vocabulary 512
@@ -140,7 +140,7 @@ REFUSED = [
 ]
 REFUSED_WITH_SMOKE = [
     ("--profile tinny", "unknown profile tinny (did you mean tiny?)"),
-    ("--set sleep.replay_ration=0.2", "unknown field sleep.replay_ration (did you mean replay_ratio?)"),
+    ("--set sleep.replay_ration=0.2", "unknown field sleep.replay_ration (did you mean sleep.replay_ratio?)"),
     ("--set folds=3", "unknown field folds (did you mean sleep.folds?)"),
     ("--set sleep.replay_ratio=1.5", "sleep.replay_ratio = 1.5: must be in (0, 1]"),
     ("--set sleep.replay_ratio=lots", "sleep.replay_ratio = lots: must be in (0, 1]"),
@@ -213,13 +213,9 @@ def test_a_cluster_that_does_not_answer_is_one_line_and_writes_nothing(tmp_path:
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_cluster_that_takes_connections_but_is_none_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
-    (tmp_path / "ray_current_cluster").touch()
-    run = process("--space", "smoke", "--set", "data.words=2000", "--address", "auto", RAY_TMPDIR=os.fspath(tmp_path))
-    assert run.returncode == 2, run.stderr
-    assert run.stderr.startswith("error: --address = auto: ")
-    assert run.stderr.count("\n") == 1
-    assert not (tmp_path / "runs").exists()
+def test_a_cluster_named_by_the_environment_has_to_answer_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert refused(smoke("--address auto")) == "--address = 127.0.0.1:1: nobody answers there (Connection refused)"
 
 
 def test_local_is_this_machine_with_its_limits() -> None:
@@ -228,7 +224,28 @@ def test_local_is_this_machine_with_its_limits() -> None:
 
 
 def test_a_directory_that_takes_no_file_is_refused() -> None:
-    assert refused(smoke("--storage /proc/x")) == "--storage = /proc/x: /proc cannot be written to (No such file or directory)"
+    assert refused(smoke("--storage /proc/x")) == "--storage = /proc/x: cannot be written to (No such file or directory)"
+
+
+LONG = "x" * 300
+TOO_LONG = [
+    (["--resume", LONG], f"study {LONG}: cannot be read (File name too long)"),
+    (["--space", f"{LONG}.yaml"], f"--space {LONG}.yaml: cannot be read (File name too long)"),
+    (smoke(f"--storage {LONG}"), f"--storage = {LONG}: cannot be written to (File name too long)"),
+    (smoke(f"--name {LONG}"), f"--name = {LONG}: must be one folder's name: letters, digits, . _ - (a letter or digit first)"),
+    (smoke(f"--data /{LONG}"), f"data.source.directory = /{LONG}: cannot be read (File name too long)"),
+    (smoke(f"--set evaluation.data={LONG}"), f"evaluation.data = {LONG}: cannot be read (File name too long)"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), TOO_LONG, ids=[line.split()[0] for _, line in TOO_LONG])
+def test_a_name_that_no_disk_takes_is_one_line(arguments: list[str], expected: str) -> None:
+    assert refused(arguments) == expected
+
+
+def test_a_place_too_deep_for_a_study_in_it_is_one_line() -> None:
+    deep = "/".join(["d" * 100] * 40)
+    assert "File name too long" in refused(smoke(f"--storage {deep[:4060]} --name {'n' * 100}"))
 
 
 def test_more_folds_than_samples_are_refused_once_the_corpus_is_known(tmp_path: Path) -> None:
@@ -298,6 +315,59 @@ def test_tasks_that_a_profile_asks_for_in_vain_are_left_out_aloud(tmp_path: Path
     assert "warning      left out: pairs: the pairs belong to the embedded corpus (no --data)\n" in capsys.readouterr().out
     assert launch.run(smoke("--data text --profile pilot --dry-run")) == 0
     assert f"left out: blimp, supplement: no evaluation data (nothing at {tmp_path}/evaluation_data" in capsys.readouterr().out
+
+
+def evaluation_data(directory: Path, *lines: str) -> Path:
+    (directory / "fast_eval/blimp_fast").mkdir(parents=True)
+    (directory / "fast_eval/blimp_fast/some_rule.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    return directory
+
+
+ITEM = '{"sentence_good": "a b", "sentence_bad": "b a", "field": "syntax", "linguistics_term": "order", "UID": "some_rule"}'
+WITH_BLIMP = "--data text --evaluation-data there --set evaluation.final.tasks=[blimp]"
+
+
+def test_evaluation_data_that_breaks_off_end_the_start_and_not_the_first_trial(tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text/childes.train").write_text("some words here\n" * 50)
+    evaluation_data(tmp_path / "there", ITEM, ITEM[:40])
+    line = refused(smoke(WITH_BLIMP))
+    assert line.startswith(f"{tmp_path}/there/fast_eval/blimp_fast/some_rule.jsonl line 2: not JSON")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_scored_is_read_before_the_start(tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    evaluation_data(tmp_path / "there", ITEM, ITEM)
+    study, _ = settle_evaluation(ask(launch_request(*smoke(WITH_BLIMP)))[0])
+    assert list(read_items(study)) == ["evaluation data: blimp: 2 items of 1 UID"]
+
+
+def test_a_task_that_is_the_objective_is_scored_at_every_milestone_whatever_it_costs(tmp_path: Path) -> None:
+    (tmp_path / "pairs.yaml").write_text(PAIRS_OBJECTIVE)
+    asked, _ = settle_evaluation(ask(launch_request("--space", "./pairs.yaml"))[0])
+    assert asked.first.evaluation.share is None
+    assert settle_evaluation(ask(launch_request("--space", "smoke"))[0])[0].first.evaluation.share == 0.1
+
+
+PAIRS_OBJECTIVE = """\
+base: [tiny, weighted_replay]
+set: {evaluation.milestones.tasks: [pairs]}
+vary: {sleep.folds: [5, 10]}
+objective: {metric: pairs, mode: max}
+seeds: [1]
+"""
+
+
+def test_a_schedule_that_ends_before_its_budget_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    small = "--set tokenizer.vocab_size=300 --set data.words=2000 --budget 20k --set sleep.length.ratio=1"
+    prepare(**recipe(ask(launch_request(*smoke(small)))[0].first))
+    assert launch.run([*smoke(f"{small} --set sleep.passes=3"), "--dry-run"]) == 0
+    ended = re.findall(r"warning +the schedule ends at (\d+)% of the budget: .* \(4 of 5 configurations\)", capsys.readouterr().out)
+    assert len(ended) == 1
+    assert 55 <= int(ended[0]) <= 65  # three passes awake and as much asleep, of 2k words
+    assert launch.run([*smoke(small), "--dry-run"]) == 0
+    assert "the schedule ends" not in capsys.readouterr().out
 
 
 def test_evaluation_data_beside_the_text_is_found(shared_data: Path, capsys: pytest.CaptureFixture[str]) -> None:

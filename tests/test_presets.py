@@ -40,7 +40,7 @@ def test_a_part_of_a_kind_replaces_the_kind_and_sleep_leaves_epochs_alone() -> N
     ("text", "line"),
     [
         ("sleep.replay_ratio=1.5", "sleep.replay_ratio = 1.5: must be in (0, 1]"),
-        ("sleep.replay_ration=0.2", "unknown field sleep.replay_ration (did you mean replay_ratio?)"),
+        ("sleep.replay_ration=0.2", "unknown field sleep.replay_ration (did you mean sleep.replay_ratio?)"),
         ("sleep.replay_ratio=lots", "sleep.replay_ratio = lots: must be in (0, 1]"),
         ("sleep.folds=1.5", "sleep.folds = 1.5: must be a whole number >= 1"),
         ("sleep.strategy=stricct", "sleep.strategy = stricct: unknown (did you mean strict?)"),

@@ -95,13 +95,19 @@ def test_a_run_says_what_it_did_and_its_directory_is_not_overwritten(tmp_path: P
     assert "strict" in done.stdout
     assert "final: pairs" in done.stdout
     assert str(out / "model") in done.stdout
+    before = digest(out)
     again = run(*command(out, schedule="strict_replay", budget="3000"))
-    assert again.returncode == 2
-    assert again.stderr.count("\n") == 1
-    assert "--resume" in again.stderr
-    other = run(*command(out, "--resume", str(out), schedule="epochs", budget="3000"))
-    assert other.returncode != 0
-    assert "another configuration" in other.stderr
+    assert again.returncode == 0
+    assert "resuming" in again.stdout
+    assert digest(out) == before
+    other = run(*command(out, schedule="strict_replay", budget="4000"))
+    assert other.returncode == 2
+    assert other.stderr.count("\n") == 1
+    assert "budget_words = 4000 here, 3000 there" in other.stderr
+    assert digest(out) == before
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("precious")
+    assert "thesis.tex" in run(*command(tmp_path / "full", budget="3000")).stderr
 
 
 def test_ctrl_c_saves_and_the_line_it_prints_goes_on_to_the_same_weights(tmp_path: Path) -> None:

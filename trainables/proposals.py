@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sleep_tune.config import Config, configuration_id, load_config, trial_id
+from sleep_tune.config import Config, configuration_id, trial_id
 from sleep_tune.errors import UserError
 from sleep_tune.study.dimensions import combinations
 from sleep_tune.study.ledger import LedgerView, TrialRecord
@@ -54,7 +54,7 @@ class Proposals:
     def _points(self, origin: str, count: int, sampler: str) -> Iterator[Proposal]:
         """Known points on seeds they lack, then new points until there are `count`."""
         for records in self._known(origin):
-            yield from self._new(self._on_every_seed(load_config(records[0].config)), origin)
+            yield from self._new(self._on_every_seed(self._study.as_run_now(records[0].config)), origin)
         while (index := len(self._known(origin))) < count:
             config = self._new_point(origin, index, sampler)
             if config is None:

@@ -15,12 +15,12 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from sleep_tune.config import load_config
+from sleep_tune.config import configuration_id
 from sleep_tune.data.token_store import Prepared
 from sleep_tune.errors import RunError, UserError, one_line
 from sleep_tune.study.calibration import record_calibration
 from sleep_tune.study.console import Console
-from sleep_tune.study.labels import describe
+from sleep_tune.study.labels import describe, told_apart
 from sleep_tune.study.ledger import Ledger, State, TrialRecord
 from sleep_tune.study.spec import Study
 from trainables.assignment import METRIC, STOP_FLAG, Assignment, assigned, raise_stop, write_control
@@ -35,11 +35,18 @@ class Desk:
 
     def __init__(self, study: Study, prepared: Prepared, directory: Path, ledger: Ledger, console: Console) -> None:
         self.study, self.prepared, self.directory, self.ledger, self.console = study, prepared, directory, ledger, console
+        known = [*study.always(), *study.searched()]
+        configs = {configuration_id(config, prepared.corpus_digest): config.model_dump(mode="json") for config in known}
+        self._labels = told_apart(configs, study.spec.vary)
         self.interrupted = False
         self.failure: UserError | None = None
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:  # Tune pickles all it is given, into a file that nobody reads
         return object, ()
+
+    def label(self, record: TrialRecord) -> str:
+        """A trial's schedule in words."""
+        return self._labels.get(record.configuration) or describe(record.config, self.study.spec.vary)
 
     def interrupt(self) -> None:
         """Hand out nothing more, and ask the workers to checkpoint and leave. Safe in a signal handler."""
@@ -109,7 +116,7 @@ class LedgerSearcher(Searcher):
         desk = self._desk
         assignment = Assignment(
             trial=record.trial,
-            config=load_config(record.config),
+            config=desk.study.as_run_now(record.config),
             prepared=desk.prepared,
             study=desk.study.name,
             study_directory=desk.directory,
@@ -183,7 +190,7 @@ class LedgerScheduler(FIFOScheduler):
             events.append(("ended", {"trial": record.trial, "state": state.value, "message": None}))
         if self._desk.record(*events):
             self._desk.console.ended(record.trial, record.state)
-            config = load_config(record.config)
+            config = self._desk.study.as_run_now(record.config)
             record_calibration(config, result["words_per_s"], int(result["rss_bytes"]), result["overhead_s"])
 
 
@@ -197,7 +204,7 @@ class Events(Callback):
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A worker has it."""
         record = self._desk.ledger.view.trials[assigned(trial.config).trial]
-        self._desk.console.trial_started(record.trial, describe(record.config, self._desk.study.spec.vary))
+        self._desk.console.trial_started(record.trial, self._desk.label(record), record.seed)
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """All retries are used up."""

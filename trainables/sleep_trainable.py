@@ -75,7 +75,9 @@ class SleepTrainable(Trainable):
             raise Leaving
         trial = self._trial or self._open()
         report = next((report for report in trial.reports if report.milestone > self._reported), None)
-        if report is None and not stop_raised(self._told) and trial.next_milestone() is not None:
+        # behind the ledger, as after a damaged checkpoint: a stop counts from the milestone at which it was decided
+        behind = not trial.reports or trial.reports[-1].milestone < self._told.reported
+        if report is None and (behind or not stop_raised(self._told)) and trial.next_milestone() is not None:
             report = trial.advance(self._progress.on_step)
             if report is None:
                 raise Leaving

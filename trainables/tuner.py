@@ -9,8 +9,10 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from sleep_tune.errors import RunError, UserError, one_line
 from sleep_tune.files import write_json
 from sleep_tune.machine import environment
 from sleep_tune.study.console import Console
-from sleep_tune.study.ledger import Ledger, LedgerView, State
+from sleep_tune.study.ledger import FILE, Ledger, LedgerView, State
 from sleep_tune.study.spaces import save_study
 from sleep_tune.study.spec import RunOptions, Study
 from trainables.proposals import planned_out
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from trainables.resumable import Desk
 
 RETRIES = 3  # of a trial from its checkpoint; the loss of a node uses one up too
+LEAVE_S = 20.0  # after a SIGTERM
 OBJECT_STORE_BYTES = 100 << 20  # results are a few numbers; corpora and checkpoints go by path
 
 # What has to be in the environment before Ray is imported.
@@ -52,17 +55,19 @@ def run_study(study: Study, prepared: Prepared, directory: Path, options: RunOpt
     Raises UserError where another process runs it, RunError where the disk is full.
     """
     directory = directory.resolve()
-    with Ledger(directory) as ledger:
-        _refuse_other_text(prepared, ledger.view)
-        if not ledger.view.opened or not planned_out(study, ledger.view, prepared.corpus_digest):
-            _open(study, prepared, directory, ledger)
-            try:
-                interrupted = _run(study, prepared, directory, options, ledger)
-            except KeyboardInterrupt:
-                interrupted = True
-            if interrupted:
-                print(f"interrupted; go on with: python launch.py --resume {_near(directory)}", flush=True)
-                return 130
+    interrupted = False
+    if (directory / FILE).exists():  # what it holds decides whether Ray is needed at all
+        with Ledger(directory) as ledger:
+            _refuse_other_text(prepared, ledger.view)
+            if not ledger.view.opened or not planned_out(study, ledger.view, prepared.corpus_digest):
+                with _ray(study, options) as places:
+                    interrupted = _attempt(Attempt(study, prepared, directory, ledger, places))
+    else:  # nothing is written before Ray is there
+        with _ray(study, options) as places, Ledger(directory) as ledger:
+            interrupted = _attempt(Attempt(study, prepared, directory, ledger, places))
+    if interrupted:
+        print(_interrupted_line(directory), flush=True)
+        return 130
     return conclude(directory)
 
 
@@ -93,23 +98,45 @@ def conclude(directory: Path) -> int:
     return 1 if failed else 0
 
 
-def _open(study: Study, prepared: Prepared, directory: Path, ledger: Ledger) -> None:
-    """One more attempt at the study, with what it is and what it runs on written down."""
+@dataclass(frozen=True)
+class Attempt:
+    """One more start of a study: its open ledger, and how many trials Ray, which is running, holds at a time."""
+
+    study: Study
+    prepared: Prepared
+    directory: Path
+    ledger: Ledger
+    places: int
+
+
+def _attempt(attempt: Attempt) -> bool:
+    """Open the study once more and run it. Returns whether the user interrupted it."""
+    _open(attempt)
+    try:
+        return _run(attempt)
+    except KeyboardInterrupt:
+        return True
+
+
+def _open(attempt: Attempt) -> None:
+    """Write down what the study is and what it runs on."""
+    study, prepared, directory = attempt.study, attempt.prepared, attempt.directory
     if free_bytes(directory) < NEEDED_BYTES:
         raise RunError(full_line(directory))
     found = environment()
+    spec, precision = study.spec.plain(), study.first.training.precision
     digests = {"corpus_digest": prepared.corpus_digest, "tokenizer_digest": prepared.tokenizer_digest}
     save_study(study, directory)
     write_json(directory / "environment.json", found)
-    ledger.append("opened", spec=study.spec.plain(), versions=found["versions"], precision=study.first.training.precision, **digests)
+    attempt.ledger.append("opened", spec=spec, versions=found["versions"], precision=precision, **digests)
 
 
-def _run(study: Study, prepared: Prepared, directory: Path, options: RunOptions, ledger: Ledger) -> bool:
+def _run(attempt: Attempt) -> bool:
     """Run trials until none is left. Returns whether the user interrupted it. Raises RunError where it had to end for all trials."""
-    os.environ.update(_QUIET)
     from trainables.assignment import write_control
     from trainables.resumable import Desk
 
+    study, directory, ledger = attempt.study, attempt.directory, attempt.ledger
     shutil.rmtree(directory / "ray", ignore_errors=True)
     write_control(directory, ledger.view.attempt, interrupt=False)
     ended: dict[str, int] = {}
@@ -117,10 +144,10 @@ def _run(study: Study, prepared: Prepared, directory: Path, options: RunOptions,
         if record.state is not State.RUNNING:
             ended[record.state] = ended.get(record.state, 0) + 1
     with Console(study.name, study.trials_planned, study.budget_words, directory, ended) as console:
-        desk = Desk(study, prepared, directory, ledger, console)
-        with _ray(study, options) as places, _interruptible(desk):  # Ray puts handlers of its own in place when it starts
+        desk = Desk(study, attempt.prepared, directory, ledger, console)
+        with _interruptible(desk):  # Ray put handlers of its own in place when it started
             try:
-                _fit(desk, places)
+                _fit(desk, attempt.places)
             except Exception as error:
                 if desk.failure is None:
                     line = full_line(directory) if is_full(error, directory) else f"Ray Tune ended the study: {last_line(error)}"
@@ -171,15 +198,16 @@ def _ray(study: Study, options: RunOptions) -> Iterator[int]:
 
     Raises UserError where a cluster cannot be reached or holds no trial.
     """
+    os.environ.update(_QUIET)
     import ray
 
     resources = study.first.resources
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    if options.address not in (None, "local"):
+    if options.address is not None:
         try:
             context = ray.init(address=options.address, **quiet)
-        except ConnectionError as error:
-            raise UserError(f"--address = {options.address}: {one_line(error)}") from None
+        except (Exception, SystemExit) as error:  # Ray ends the process where it finds no cluster that it can use
+            raise UserError(f"--address = {options.address}: {one_line(error)[:200]}") from None
     else:
         context = ray.init(
             address="local",
@@ -214,19 +242,37 @@ def _places(study: Study, options: RunOptions, cluster: Mapping[str, float]) -> 
 
 @contextmanager
 def _interruptible(desk: "Desk") -> Iterator[None]:
-    """The first SIGINT or SIGTERM asks the trials to checkpoint and leave; the second ends at once."""
+    """The first SIGINT or SIGTERM asks the trials to checkpoint and leave; the second ends at once.
+
+    A SIGTERM often reaches Ray's own processes, too (`timeout`, a batch system), and Tune then waits for them in vain: after `LEAVE_S`
+    the driver leaves without them. The ledger and the trials' checkpoints are on disk.
+    """
+
+    def leave() -> None:
+        print(_interrupted_line(desk.directory), flush=True)
+        os._exit(130)
+
+    watch = threading.Timer(LEAVE_S, leave)
+    watch.daemon = True
 
     def handle(number: int, frame: FrameType | None) -> None:
         if desk.interrupted:
             raise KeyboardInterrupt
         desk.interrupt()
+        if number == signal.SIGTERM:
+            watch.start()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
+        watch.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _interrupted_line(directory: Path) -> str:
+    return f"interrupted; go on with: python launch.py --resume {_near(directory)}"
 
 
 def last_line(error: BaseException) -> str:

@@ -97,48 +97,77 @@ def fill_share(budget_words: int, words_seen: int, words_of_wakes_to_come: int, 
     return (budget_words - words_seen - words_of_wakes_to_come) // sleeps_left
 
 
-@dataclass(frozen=True)
-class Phase:
-    """A stretch of the schedule, in rows: what is planned where rows hold equal words."""
-
-    cycle: int
-    kind: str  # wake | sleep
-    rows: int
-
-
 def buffer_size(replay_ratio: float, candidates: int) -> int:
     """k = min(n, max(1, floor(rho n))): samples of the replay buffer out of n candidates."""
     return min(candidates, max(1, math.floor(replay_ratio * candidates + 1e-9)))
 
 
-def phases(sleep: Sleep, samples: int, batch_rows: int, budget_rows: int) -> Iterator[Phase]:
-    """The planned phases of a run of `budget_rows` rows, as if each row held the same words; a loss threshold counts as its maximum."""
-    left, cycle, cycles, size = budget_rows, 0, total_cycles(sleep), samples // sleep.folds
-    cap = samples if sleep.max_wake_steps is None else sleep.max_wake_steps * batch_rows
-    while left > 0 and (cycles is None or cycle < cycles):
-        fold = cycle % sleep.folds
-        wake = min(size if fold < sleep.folds - 1 else samples - size * (sleep.folds - 1), cap, left)
-        yield Phase(cycle, "wake", wake)
-        left -= wake
-        seen = min((cycle + 1) * size, samples) if sleep.candidates == "seen" else wake
+@dataclass(frozen=True)
+class CorpusSize:
+    """A corpus in numbers; `recut_words` is what a row of a re-cut context holds on average."""
+
+    samples: int
+    words: int
+    recut_words: float
+
+    @property
+    def row_words(self) -> float:
+        """Words of a sample, on average."""
+        return self.words / self.samples
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of the planned schedule; rows and words as if all rows of a kind held the same words."""
+
+    cycle: int
+    kind: str  # wake | sleep
+    rows: float
+    words: float
+
+
+def phases(sleep: Sleep, size: CorpusSize, batch_rows: int, budget_words: float) -> Iterator[Phase]:
+    """The planned phases of a run; a loss threshold counts as its maximum."""
+    left, cycle, cycles, fold_rows = float(budget_words), 0, total_cycles(sleep), size.samples // sleep.folds
+    cap = size.samples if sleep.max_wake_steps is None else sleep.max_wake_steps * batch_rows
+    sleep_row = size.row_words if sleep.context is None else size.recut_words
+    while left > 1e-6 and (cycles is None or cycle < cycles):
+        last = cycle % sleep.folds == sleep.folds - 1
+        wake = min(size.samples - fold_rows * (sleep.folds - 1) if last else fold_rows, cap)
+        rows = min(wake, left / size.row_words)
+        yield Phase(cycle, "wake", rows, rows * size.row_words)
+        left -= rows * size.row_words
+        known = min((cycle + 1) * fold_rows, size.samples) if sleep.candidates == "seen" else wake
+        pass_rows = max(1, round(buffer_size(sleep.replay_ratio, max(1, known)) * size.row_words / sleep_row))
         sleeps_left = (cycles or cycle + 1) - cycle
-        fill = fill_share(budget_rows, budget_rows - left, (sleeps_left - 1) * min(size, cap), sleeps_left)
-        plan = plan_sleep(sleep.length, wake, buffer_size(sleep.replay_ratio, max(1, seen)), batch_rows, fill)
-        rest = left if plan.rows is None else min(left, plan.rows)
-        rest = rest if plan.words is None else min(rest, plan.words)
-        if rest:
-            yield Phase(cycle, "sleep", rest)
-        left -= rest
+        to_come = round((sleeps_left - 1) * min(fold_rows, cap) * size.row_words)
+        fill = fill_share(round(budget_words), round(budget_words - left), to_come, sleeps_left)
+        plan = plan_sleep(sleep.length, wake, pass_rows, batch_rows, fill)
+        words = min(left, math.inf if plan.rows is None else plan.rows * sleep_row, math.inf if plan.words is None else plan.words)
+        if words > 1e-6:
+            yield Phase(cycle, "sleep", words / sleep_row, words)
+        left -= words
         cycle += 1
 
 
-def coverage(sleep: Sleep, samples: int, batch_rows: int, budget_rows: int) -> tuple[float, int]:
-    """(share of the samples that are ever woken, number of sleeps) of the planned phases."""
-    woken = sleeps = 0
-    for phase in phases(sleep, samples, batch_rows, budget_rows):
-        if phase.cycle >= sleep.folds and sleeps:
-            break  # from here on everything was read before
-        woken += phase.rows if phase.kind == "wake" else 0
-        sleeps += phase.kind == "sleep"
-    cap = samples if sleep.max_wake_steps is None else sleep.max_wake_steps * batch_rows * sleep.folds
-    return min(woken, samples, cap) / samples, sleeps
+@dataclass(frozen=True)
+class Outlook:
+    """What the planned phases come to: shares of samples read awake and of budget used, sleeps, words asleep per word awake."""
+
+    coverage: float
+    used: float
+    sleeps: int
+    asleep_per_awake: float
+
+
+def outlook(sleep: Sleep, size: CorpusSize, batch_rows: int, budget_words: int) -> Outlook:
+    """The outlook of a run with `budget_words`."""
+    first_pass = awake = asleep = 0.0
+    sleeps = 0
+    for phase in phases(sleep, size, batch_rows, budget_words):
+        if phase.kind == "sleep":
+            asleep, sleeps = asleep + phase.words, sleeps + 1
+        else:
+            awake += phase.words
+            first_pass += phase.rows if phase.cycle < sleep.folds else 0
+    return Outlook(min(1.0, first_pass / size.samples), (awake + asleep) / budget_words, sleeps, asleep / awake)

@@ -4,6 +4,7 @@ In a terminal a live table, elsewhere plain lines, few enough for a log. The out
 """
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ BAR_CELLS = 16
 COLUMNS = (
     ("trial", 6, False, True),
     ("schedule", None, False, False),
+    ("seed", 4, True, False),
     ("phase", 7, False, False),
     ("cycle", 5, True, True),
     ("budget", BAR_CELLS, False, True),
@@ -38,6 +40,7 @@ COLUMNS = (
 )
 PLAIN_EVERY_S = 10.0
 REFRESH_EVERY_S = 0.25
+SOUND_SHARE = 0.02  # of the words to train at most, from which on the time left is told
 
 
 @dataclass
@@ -46,6 +49,7 @@ class Running:
 
     trial: str
     label: str
+    seed: int | None  # None: of a trial that ended unseen
     began: float
     phase: str = ""
     cycle: int = 0
@@ -53,6 +57,11 @@ class Running:
     loss: float | None = None
     words_per_s: float = 0.0
     seen: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Which trial it is: its schedule and its seed."""
+        return self.label if self.seed is None else f"{self.label}, seed {self.seed}"
 
     def take(self, progress: Mapping[str, Any], budget_words: int) -> None:
         """Take in a trial's progress file."""
@@ -99,27 +108,27 @@ class Console:
         if self._live:
             self._live.stop()
 
-    def trial_started(self, trial: str, label: str) -> None:
+    def trial_started(self, trial: str, label: str, seed: int) -> None:
         """A trial begins, or goes on, in a worker."""
-        self.running[trial] = Running(trial, label, self._clock())
+        self.running[trial] = Running(trial, label, seed, self._clock())
 
     def reported(self, trial: str, milestone: int, words_seen: int, metrics: Mapping[str, float], decision: str) -> None:
         """A trial reached a milestone and the scheduler decided."""
         if trial in self.running:
             self.running[trial].words_seen = max(words_seen, self.running[trial].words_seen)
         if self._live is None and decision != "CONTINUE":
-            label = self.running[trial].label if trial in self.running else trial
+            label = self.running[trial].name if trial in self.running else trial
             shown = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items() if name in ("dev_loss", "train_loss"))
             self._line(Text(f"{trial[:6]}  {label}: {shown} at {show_words(words_seen)} words: stop"))
 
     def ended(self, trial: str, state: str, message: str | None = None) -> None:
         """A trial is over."""
-        run = self.running.pop(trial, None) or Running(trial, trial, self._clock())
+        run = self.running.pop(trial, None) or Running(trial, trial, None, self._clock())
         self.counts[state] = self.counts.get(state, 0) + 1
         self._words_ended += run.words_seen
         done = sum(self.counts.values())
         line = Text(f"[{done:>{len(str(self.planned))}}/{self.planned}] ").append(f"{state:<8}", STYLES.get(state, ""))
-        line.append(f"  {run.label}  {show_words(run.words_seen)} words, {duration(self._clock() - run.began)}")
+        line.append(f"  {run.name}  {show_words(run.words_seen)} words, {duration(self._clock() - run.began)}")
         self._line(line.append(f"  {message}", "red") if message and state in ("failed", "diverged") else line)
 
     def tick(self) -> None:
@@ -162,6 +171,7 @@ class Console:
         return [
             Text(run.trial[:6], "dim"),
             Text(run.label),
+            Text("" if run.seed is None else str(run.seed)),
             Text(f"{SIGNS.get(run.phase, ' ')} {run.phase or 'start'}", style),
             Text(str(run.cycle)),
             _bar(run),
@@ -178,15 +188,19 @@ class Console:
             if count or state == "complete":
                 line.append(" · ").append(f"{count} {state}", STYLES.get(state, ""))
         line.append(f" · {len(self.running)} running · {max(0, self.planned - done - len(self.running))} pending")
-        return line.append(f" · {duration(self._clock() - self._began)}, about {duration(self.seconds_left())} left")
+        left = self.seconds_left()
+        return line.append(f" · {duration(self._clock() - self._began)}" + ("" if math.isnan(left) else f", about {duration(left)} left"))
 
     def seconds_left(self) -> float:
-        """Time still needed, from the words trained since the start and those a trial took on average; NaN while unknown."""
+        """Time still needed, from the words trained since the start and those a trial took on average.
+
+        NaN while too few words were trained to tell: the first seconds go into starting workers.
+        """
         elapsed = self._clock() - self._began
         ended = sum(self.counts.values()) - self._before
         now_running = sum(run.words_seen for run in self.running.values())
         trained = self._words_ended + now_running
-        if not trained or elapsed < 1:
+        if elapsed < 1 or trained < SOUND_SHARE * (self.planned - self._before) * self.budget_words:
             return float("nan")
         typical = self._words_ended / ended if ended else self.budget_words
         waiting = max(0, self.planned - sum(self.counts.values()) - len(self.running))
@@ -223,7 +237,7 @@ def _bar(run: Running) -> Text:
 
 
 def _words_of(run: Running, budget_words: int) -> Text:
-    text = Text(f"{run.trial[:6]}  {run.label}: ").append(f"{run.phase or 'starting'}", STYLES.get(run.phase, ""))
+    text = Text(f"{run.trial[:6]}  {run.name}: ").append(f"{run.phase or 'starting'}", STYLES.get(run.phase, ""))
     text.append(f" (cycle {run.cycle}), {show_words(run.words_seen)} of {show_words(budget_words)} words")
     text.append("" if run.loss is None else f", loss {run.loss:.2f}")
     return text.append(f", {run.words_per_s:,.0f} words/s" if run.words_per_s else "")

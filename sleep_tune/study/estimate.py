@@ -1,6 +1,6 @@
 """What a study costs before it runs: words, trials, time, memory. Pure arithmetic; the speeds come from `calibration.py`.
 
-ASHA's expectation supposes that trials come by one after the other in random order, as if none were better from the start.
+ASHA's expectation supposes that configurations come by one after the other in random order, as if none were better from the start.
 """
 
 import math
@@ -36,22 +36,22 @@ class Cost:
     memory_bytes: int | None
 
 
-def passing(trials: float, reduction: float) -> float:
-    """How many of `trials` asynchronous successive halving lets pass a rung, on average.
+def passing(points: float, reduction: float) -> float:
+    """How many of `points` asynchronous successive halving lets pass a rung, on average.
 
     The m + 1st to come by passes if it is at or above the 1 - 1/reduction quantile of the m before it (linear between order
     statistics, as `numpy.nanpercentile`; the first always passes). For independent uniform values that quantile is
     ((m - 1) q + 1) / (m + 1) on average.
     """
     q = 1 - 1 / reduction
-    whole = math.floor(trials)
+    whole = math.floor(points)
     chances = [1.0 if m == 0 else 1 - ((m - 1) * q + 1) / (m + 1) for m in range(whole + 1)]
-    return sum(chances[:whole]) + (trials - whole) * chances[whole]
+    return sum(chances[:whole]) + (points - whole) * chances[whole]
 
 
-def expected_words(trials: int, budget_words: int, rungs: Sequence[int], reduction: float | None) -> int:
-    """Words of `trials` under ASHA: all read to the first rung, those that pass to the next, and so on."""
-    words, left, before = 0.0, float(trials), 0
+def expected_words(points: int, budget_words: int, rungs: Sequence[int], reduction: float | None) -> int:
+    """Words of `points`, on one seed, under ASHA: all read to the first rung, those that pass to the next, and so on."""
+    words, left, before = 0.0, float(points), 0
     for rung in [*rungs, budget_words] if reduction is not None else [budget_words]:
         words += left * (rung - before)
         before = rung
@@ -61,9 +61,12 @@ def expected_words(trials: int, budget_words: int, rungs: Sequence[int], reducti
 
 @dataclass(frozen=True)
 class Work:
-    """Trials under the scheduler and beside it, words of each, and where the scheduler (`reduction` None: none) decides."""
+    """Points of the search, each on `seeds` seeds, trials beside it, words of each, and where the scheduler (`reduction` None: none)
+    decides: on a configuration, whose seeds stand or fall together.
+    """
 
-    searched: int
+    points: int
+    seeds: int
     always: int
     budget_words: int
     rungs: Sequence[int] = ()
@@ -72,9 +75,10 @@ class Work:
 
 def cost(work: Work, concurrent: int, speed: Speed | None) -> Cost:
     """The cost of `work`, `concurrent` trials at a time."""
-    trials = work.searched + work.always
+    trials = work.points * work.seeds + work.always
     most = trials * work.budget_words
-    expected = expected_words(work.searched, work.budget_words, work.rungs, work.reduction) + work.always * work.budget_words
+    searched = work.seeds * expected_words(work.points, work.budget_words, work.rungs, work.reduction)
+    expected = searched + work.always * work.budget_words
 
     def seconds(words: int) -> float | None:
         if speed is None:

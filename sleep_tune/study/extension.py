@@ -14,12 +14,15 @@ from sleep_tune.study.spec import Study, StudySpec
 
 
 def earlier_spec(directory: Path) -> StudySpec | None:
-    """What the directory's study was when it last started; None where there is none yet."""
-    if directory.exists() and not directory.is_dir():
-        raise UserError(f"study {directory}: is a file, must be a directory")
-    if (directory / STUDY_FILE).is_file():
-        return read_study(directory).spec
-    strangers = [path.name for path in directory.iterdir() if path.suffix != ".lock"] if directory.is_dir() else []
+    """What the directory's study was when it last started; None where there is none yet. Raises UserError."""
+    try:
+        if directory.exists() and not directory.is_dir():
+            raise UserError(f"study {directory}: is a file, must be a directory")
+        if (directory / STUDY_FILE).is_file():
+            return read_study(directory).spec
+        strangers = [path.name for path in directory.iterdir() if path.suffix != ".lock"] if directory.is_dir() else []
+    except OSError as error:
+        raise UserError(f"study {directory}: cannot be read ({error.strerror})") from None
     if strangers and "ledger.jsonl" not in strangers:
         raise UserError(f"study {directory}: holds files of no study ({sorted(strangers)[0]}): choose another --name or --storage")
     return None

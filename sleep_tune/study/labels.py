@@ -1,10 +1,15 @@
 """Schedules and values in words, as tables, terminal and plots show them."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sleep_tune.config import WEIGHT_GROUPS, load_config
+from sleep_tune.config import varied as differing
+
 # Fields that `describe` already says; what else a study varies is appended by name.
 _SAID = {"sleep", "epochs", "sleep.strategy", "sleep.folds", "sleep.length", "sleep.replay_ratio"}
+_GROUPS = [group for group in WEIGHT_GROUPS if group not in ("data", "tokenizer")]  # in which configurations of a study may differ
 
 
 def describe(config: Mapping[str, Any], varied: Iterable[str] = ()) -> str:
@@ -26,8 +31,29 @@ def describe(config: Mapping[str, Any], varied: Iterable[str] = ()) -> str:
     for name in varied:
         value = field(config, name)
         if name not in _SAID and value is not None and (sleep or not name.startswith("sleep.")):
-            words.append(f"{name.rpartition('.')[2].replace('_', ' ')} {readable(value)}")
+            words.append(_named(name, value))
     return ", ".join(words)
+
+
+def told_apart(configs: Mapping[str, Mapping[str, Any]], varied: Iterable[str] = ()) -> dict[str, str]:
+    """configuration -> schedule in words, for the configurations of a study (nested dicts) by id: different ones are called differently.
+
+    Those that `describe` calls the same are followed by the fields in which they differ: `plain epochs, warmup 0.187`.
+    """
+    labels = {name: describe(config, varied) for name, config in configs.items()}
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name, label in labels.items():
+        alike[label].append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            fields = [each for each in differing([load_config(dict(configs[name])) for name in names]) if each.split(".")[0] in _GROUPS]
+            for name in names:
+                labels[name] = ", ".join([labels[name], *(_named(each, field(configs[name], each)) for each in fields)])
+    return labels
+
+
+def _named(name: str, value: Any) -> str:
+    return f"{name.rpartition('.')[2].replace('_', ' ')} {readable(value)}"
 
 
 def field(config: Mapping[str, Any], name: str) -> Any:

@@ -2,14 +2,19 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sleep_tune.config import Config, Directory, Embedded, check_against
+from sleep_tune.config import Config, Directory, Embedded
+from sleep_tune.data.collate import BOS
 from sleep_tune.data.corpora import Source
 from sleep_tune.errors import UserError
-from sleep_tune.evaluation.official_data import SOURCE, available_tasks, find_tasks
+from sleep_tune.evaluation.official_data import SOURCE, available_tasks, find_tasks, load_items
+from sleep_tune.evaluation.tasks import TASKS
+from sleep_tune.fit import check_against
+from sleep_tune.sleep.schedule import CorpusSize
+from sleep_tune.study.searches import OptunaSearch
 from sleep_tune.study.spec import Study, StudySpec
 
 if TYPE_CHECKING:
@@ -29,6 +34,8 @@ def settle_evaluation(study: Study) -> tuple[Study, list[str]]:
     there -= {"pairs"}
     there |= {"pairs"} if isinstance(config.data.source, Embedded) else set()
     fields: dict[str, Any] = {"evaluation.data": str(data)} if data else {}
+    if study.metric in TASKS and config.evaluation.share is not None:
+        fields["evaluation.share"] = None  # search and scheduler need the score at every milestone, whatever it costs
     dropped: dict[str, None] = {}
     for part, wanted in (("milestones", config.evaluation.milestones.tasks), ("final", config.evaluation.final.tasks)):
         missing = [task for task in wanted if task not in there]
@@ -46,13 +53,24 @@ def evaluation_data(config: Config) -> Path | None:
     """The official data: the folder or zip that is named, else `evaluation_data` or its zip beside the data directory. Raises UserError."""
     if config.evaluation.data is not None:
         path = Path(config.evaluation.data)
-        if not path.exists():
+        if not _there(path, "evaluation.data"):
             raise UserError(f"evaluation.data = {path}: no such file or directory; {SOURCE}")
         return path.absolute()
     if not isinstance(config.data.source, Directory):
         return None
-    beside = Path(os.path.abspath(config.data.source.directory)).parent
-    return next((path for name in ("evaluation_data", "evaluation_data.zip") if (path := beside / name).exists()), None)
+    text = Path(os.path.abspath(config.data.source.directory))
+    if not _there(text, "data.source.directory"):
+        return None
+    places = (text.parent / name for name in ("evaluation_data", "evaluation_data.zip"))
+    return next((path for path in places if _there(path, "evaluation.data")), None)
+
+
+def _there(path: Path, field: str) -> bool:
+    """Whether the path exists. Raises UserError where not even that can be told: a name too long, a parent that may not be entered."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise UserError(f"{field} = {path}: cannot be read ({error.strerror})") from None
 
 
 def _named(spec: StudySpec, part: str) -> bool:
@@ -107,13 +125,40 @@ def prepared(study: Study, say: Callable[[str], None]) -> "Prepared":
     return prepare(**recipe(study.first), say=say)
 
 
+def read_items(study: Study) -> Iterator[str]:
+    """Reads all items that the trials will be scored on; a line for each task. Raises UserError for data that is malformed.
+
+    The first trial would meet it only after its training.
+    """
+    evaluation = study.first.evaluation
+    if evaluation.data is None:
+        return
+    data = Path(evaluation.data)
+    fast = available_tasks(data, fast=True)
+    for name in dict.fromkeys((*evaluation.milestones.tasks, *evaluation.final.tasks)):
+        if name != "pairs":
+            for task in load_items(data, [name], name in fast, rules=evaluation.rules):
+                uids = len({item.uid for item in task.items})
+                yield f"evaluation data: {name}: {len(task.items):,} items of {uids} UID{'s' * (uids != 1)}"
+
+
 def fits(study: Study, corpus: "Prepared") -> list[str]:
     """Warnings about the trials on this corpus, one line each with how many configurations it is about. Raises UserError."""
+    size = corpus_size(corpus)
+    configs = [*study.searched(), *study.always()[:: len(study.spec.seeds)]]
+    lines = counted((line for config in configs for line in check_against(config, size)), len(configs))
+    if isinstance(study.spec.search, OptunaSearch) and lines:
+        return [f"at the corners of the space: {line}" for line in lines]
+    return lines
+
+
+def corpus_size(corpus: "Prepared") -> CorpusSize:
+    """The training text in numbers."""
     from sleep_tune.data.token_store import open_store
 
-    samples = open_store(corpus.directory).samples
-    configs = [*study.searched(), *study.always()[:: len(study.spec.seeds)]]
-    return counted((line for config in configs for line in check_against(config, samples, corpus.train_words)), len(configs))
+    store = open_store(corpus.directory)
+    content = int((store.tokens != BOS).sum())
+    return CorpusSize(store.samples, store.words, (store.row_length - 1) * store.words / max(1, content))
 
 
 def counted(lines: Iterable[str], of: int) -> list[str]:

@@ -1,6 +1,6 @@
 """A study's outcome: its ranking with final scores, read from the tables, and the sentence about what the seeds can tell apart.
 
-How it is printed is `console.py`'s and `report_lines`'.
+How it is printed is `outcome_view.py`'s.
 """
 
 from collections import defaultdict
@@ -17,6 +17,7 @@ from sleep_tune.study.statistics import Estimate, Mode, Outcome, Ranking, agains
 from sleep_tune.words import show_words
 
 LOSS_TASK = "dev_loss"
+UNEQUAL = 1.02  # most words seen to least; a last batch may run over the budget
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,14 @@ def verdict(outcome: StudyOutcome) -> str:
         f"{name}: {against}, 95 % interval [{difference.low:+.3f}, {difference.high:+.3f}] ({many}{best.objective.n} seeds, Dunnett): "
         f"{told}{'' if apart else ' with these seeds'}."
     )
+
+
+def unequal_line(outcome: StudyOutcome) -> str:
+    """One line where what is ranked did not see equally many words; empty where it did."""
+    words = [outcome.entries[row.configuration].words_seen for row in outcome.ranking.ranked]
+    if not words or max(words) <= UNEQUAL * min(words):
+        return ""
+    return f"Not at equal words: what is ranked saw {show_words(min(words))} to {show_words(max(words))} words."
 
 
 def stopped_line(outcome: StudyOutcome) -> str:

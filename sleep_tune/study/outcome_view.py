@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sleep_tune.study.labels import duration
-from sleep_tune.study.outcome import LOSS_TASK, Entry, StudyOutcome, stopped_line, verdict
+from sleep_tune.study.outcome import LOSS_TASK, Entry, StudyOutcome, stopped_line, unequal_line, verdict
 from sleep_tune.study.statistics import Estimate, Ranked
 from sleep_tune.words import show_words
 
@@ -27,7 +27,7 @@ def print_outcome(outcome: StudyOutcome, written: Iterable[Path], terminal: Term
                 "dim",
             )
         )
-    for line in (hidden_line(outcome, rows), stopped_line(outcome)):
+    for line in (unequal_line(outcome), hidden_line(outcome, rows), stopped_line(outcome)):
         if line:
             terminal.print(Text(line, "dim"))
     terminal.print(Text(verdict(outcome), "bold"))

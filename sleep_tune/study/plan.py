@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sleep_tune.config import Config, Directory, Embedded, exposures
+from sleep_tune.config import Config, Directory, Embedded
+from sleep_tune.fit import exposures
 from sleep_tune.machine import Machine
 from sleep_tune.study.calibration import read_calibration
 from sleep_tune.study.estimate import Cost, Work, cost, show_bytes, show_seconds
@@ -115,9 +116,9 @@ def _time(study: Study, concurrent: int, on: Machine) -> Iterator[tuple[str, str
 
 def estimated(study: Study, config: Config | None, concurrent: int) -> Cost:
     """The study's cost; with a `config`, time and memory too, from what trials of its shape took here."""
-    searched = study.points_planned * len(study.spec.seeds)
+    points, seeds = study.points_planned, len(study.spec.seeds)
     speed = read_calibration(config) if config is not None else None
-    return cost(Work(searched, len(study.always()), study.budget_words, study.rungs(), study.reduction), concurrent, speed)
+    return cost(Work(points, seeds, len(study.always()), study.budget_words, study.rungs(), study.reduction), concurrent, speed)
 
 
 def _source(config: Config) -> str:

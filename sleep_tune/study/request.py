@@ -15,6 +15,7 @@ from sleep_tune.study.spaces import read_space, read_study
 from sleep_tune.study.spec import RunOptions, Study
 from sleep_tune.words import parse_words
 
+LONGEST_NAME = 100
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # What a resumed study may be given: how to run it, never what it is.
 _WITH_RESUME = ("resume", "evaluation_data", "cpus_per_trial", "gpus_per_trial", "concurrent", "address", "no_dashboard", "dry_run")
@@ -92,8 +93,8 @@ def _shown(value: object) -> str:
 def _name(request: Request, stem: str) -> str:
     if request.name is None:
         data = re.sub(r"[^A-Za-z0-9._-]+", "-", _data_name(request.data)).strip("-.") if request.data else ""
-        return "-".join(part for part in (stem, request.profile, data) if part)
-    if not _NAME.fullmatch(request.name) or len(request.name) > 100:
+        return "-".join(part for part in (stem, request.profile, data) if part)[:LONGEST_NAME].rstrip("-.")
+    if not _NAME.fullmatch(request.name) or len(request.name) > LONGEST_NAME:
         raise UserError(f"--name = {request.name}: must be one folder's name: letters, digits, . _ - (a letter or digit first)")
     return request.name
 

@@ -102,6 +102,9 @@ def _check_varied(field: str, spec: StudySpec) -> None:
     if group not in VARIED_GROUPS:
         reason = _SHARED.get(group, f"it changes nothing that is trained (can vary: {', '.join(VARIED_GROUPS)})")
         raise UserError(f"vary.{field}: cannot vary: {reason}")
+    dimension = spec.vary[field]
+    if field == "training.precision" and isinstance(dimension, Values) and "auto" in dimension.choice:
+        raise UserError("vary.training.precision = auto: must be fp32 or bf16 where it varies (auto is one of them, by machine)")
     for other in [*spec.vary, *spec.set]:
         if other != field and overlap(other, field) and (other in spec.vary or not root(other).startswith(f"{root(field)}.")):
             raise UserError(f"vary.{field}: is given by {other} too")
@@ -113,7 +116,7 @@ def _check_schedules(spec: StudySpec) -> None:
     """A field of a schedule that no trial has would be read by no one."""
     rows = [presets()[schedule] for schedule in (spec.schedule, *spec.always)]
     for field in spec.vary:
-        if field.startswith("sleep.") and rows[0].get("sleep") is None:
+        if field.split(".")[0] == "sleep" and rows[0].get("sleep") is None:
             raise UserError(f"vary.{field}: the base's schedule {spec.schedule} does not sleep")
     for field, value in spec.set.items():
         kind = field.split(".")[0]

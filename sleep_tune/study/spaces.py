@@ -31,12 +31,15 @@ def read_space(name: str) -> tuple[str, str, StudySpec]:
 
 def read_study(directory: Path) -> Study:
     """The study that `directory` holds. Raises UserError."""
-    if not directory.exists():
-        raise UserError(f"study {directory}: does not exist{_studies_beside(directory)}")
-    if not directory.is_dir():
-        raise UserError(f"study {directory}: is a file, must be a directory such as runs/grid")
-    if not (directory / STUDY_FILE).is_file():
-        raise UserError(f"study {directory}: holds no {STUDY_FILE}, so nothing to resume{_studies_beside(directory)}")
+    try:
+        if not directory.exists():
+            raise UserError(f"study {directory}: does not exist{_studies_beside(directory)}")
+        if not directory.is_dir():
+            raise UserError(f"study {directory}: is a file, must be a directory such as runs/grid")
+        if not (directory / STUDY_FILE).is_file():
+            raise UserError(f"study {directory}: holds no {STUDY_FILE}, so nothing to resume{_studies_beside(directory)}")
+    except OSError as error:
+        raise UserError(f"study {directory}: cannot be read ({error.strerror})") from None
     text = _text(directory / STUDY_FILE, "study")
     return Study(directory.resolve().name, about(text), _spec(text, str(directory / STUDY_FILE)))
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from sleep_tune.config import load_config, varied
 from sleep_tune.errors import UserError
 from sleep_tune.files import write_atomic
-from sleep_tune.study.labels import describe, field, readable
+from sleep_tune.study.labels import describe, field, readable, told_apart
 from sleep_tune.study.ledger import LedgerView, TrialRecord, read_ledger
 
 SCORE_COLUMNS = pa.schema(
@@ -81,11 +81,14 @@ def varied_fields(ledger: LedgerView) -> list[str]:
 
 def trial_table(ledger: LedgerView, totals: dict[str, dict[str, Any]]) -> pa.Table:
     """The table `trials`. totals: trial -> {steps, words_seen, wall_s} of its step records."""
+    configs = {record.configuration: record.config for record in ledger.trials.values()}
     try:
         fields = varied_fields(ledger)
+        labels = told_apart(configs, fields)
     except UserError:  # written by another version, whose fields this one does not know
         fields = list(ledger.spec.get("vary", {}))
-    rows = [_trial_row(record, fields, totals.get(record.trial, {})) for record in ledger.trials.values()]
+        labels = {name: describe(config, fields) for name, config in configs.items()}
+    rows = [_trial_row(record, labels[record.configuration], totals.get(record.trial, {})) for record in ledger.trials.values()]
     columns: dict[str, pa.Array] = {}
     for name, kind in _TRIAL_COLUMNS.items():
         columns[name] = pa.array([row[name] for row in rows], kind)
@@ -101,7 +104,7 @@ _TRIAL_COLUMNS = {
 }  # fmt: skip
 
 
-def _trial_row(record: TrialRecord, fields: list[str], total: dict[str, Any]) -> dict[str, Any]:
+def _trial_row(record: TrialRecord, schedule: str, total: dict[str, Any]) -> dict[str, Any]:
     last = record.reports[-1] if record.reports else None
     return {
         "trial": record.trial,
@@ -114,7 +117,7 @@ def _trial_row(record: TrialRecord, fields: list[str], total: dict[str, Any]) ->
         "objective": last.value if last else None,
         "wall_s": total.get("wall_s", 0.0),
         "message": record.message,
-        "schedule": describe(record.config, fields),
+        "schedule": schedule,
     }
 
 

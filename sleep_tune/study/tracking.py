@@ -26,14 +26,22 @@ MARK = "tracked"
 class Record(Protocol):
     """What is read of a `StepRecord`."""
 
-    step: int
-    cycle: int
-    phase: str
-    words_seen: int
-    loss: float
-    lr: float
-    grad_norm: float
-    wall_s: float
+    @property
+    def step(self) -> int: ...
+    @property
+    def cycle(self) -> int: ...
+    @property
+    def phase(self) -> str: ...
+    @property
+    def words_seen(self) -> int: ...
+    @property
+    def loss(self) -> float: ...
+    @property
+    def lr(self) -> float: ...
+    @property
+    def grad_norm(self) -> float: ...
+    @property
+    def wall_s(self) -> float: ...
 
 
 class Report(Protocol):

@@ -34,8 +34,8 @@ from sleep_tune.sleep.context import Corpus, Rows, sample_rows, sleep_stream
 from sleep_tune.sleep.criteria import CRITERIA
 from sleep_tune.sleep.schedule import as_sleep, buffer_size, cut_folds, fill_share, plan_sleep, total_cycles, wake_order
 from sleep_tune.streams import stream, torch_seed
-from sleep_tune.training.models import Network, new_model
-from sleep_tune.training.objectives import losses, mask_rows
+from sleep_tune.training.models import Network, losses, new_model
+from sleep_tune.training.objectives import mask_rows
 from sleep_tune.training.optimizer import clip, learning_rate, new_optimizer
 
 

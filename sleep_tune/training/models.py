@@ -154,6 +154,18 @@ class Network:
         )
 
 
+def losses(network: Network, rows: LabelledRows, training: bool) -> tuple[Tensor, Tensor]:
+    """(loss, loss_B): mean cross-entropy in nats over the labelled tokens of the batch, and of each row (0 where nothing is labelled)."""
+    with network.precision():
+        logits_MV = network.logits_at(rows, training)
+    loss_M = F.cross_entropy(logits_MV.float(), rows.target_M, reduction="none")
+    batch = len(rows.tokens_BL)
+    with torch.no_grad():
+        sum_B = torch.zeros(batch, device=loss_M.device).index_add_(0, rows.row_M, loss_M.detach())
+        count_B = torch.bincount(rows.row_M, minlength=batch).clamp_(min=1)
+    return loss_M.sum() / max(1, len(loss_M)), sum_B / count_B
+
+
 def _in_order(named: list[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
     """Matrices before vectors; query, key and value of a layer beside each other, so that one matrix product does the three."""
     rank = {".query.": 0, ".key.": 1, ".value.": 2}

@@ -1,25 +1,18 @@
-"""What a row asks of the model: which positions are labelled, what is shown there, and the loss.
+"""What a row asks of the model: which positions are labelled, and what is shown there. The loss is the network's.
 
 Legend: B rows, L positions, M labelled positions of the batch, V vocabulary.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.random import Generator
 from torch import Tensor
 
 from sleep_tune.config import Masking
 from sleep_tune.data.collate import MASK, N_SPECIAL
 from sleep_tune.sleep.context import Rows
-
-if TYPE_CHECKING:
-    from sleep_tune.training.models import Network
 
 
 @dataclass(frozen=True)
@@ -79,15 +72,3 @@ def labelled(
         None if bias is None else put(bias),
         most,
     )
-
-
-def losses(network: Network, rows: LabelledRows, training: bool) -> tuple[Tensor, Tensor]:
-    """(loss, loss_B): mean cross-entropy in nats over the labelled tokens of the batch, and of each row (0 where nothing is labelled)."""
-    with network.precision():
-        logits_MV = network.logits_at(rows, training)
-    loss_M = F.cross_entropy(logits_MV.float(), rows.target_M, reduction="none")
-    batch = len(rows.tokens_BL)
-    with torch.no_grad():
-        sum_B = torch.zeros(batch, device=loss_M.device).index_add_(0, rows.row_M, loss_M.detach())
-        count_B = torch.bincount(rows.row_M, minlength=batch).clamp_(min=1)
-    return loss_M.sum() / max(1, len(loss_M)), sum_B / count_B

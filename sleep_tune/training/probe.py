@@ -8,8 +8,8 @@ import torch
 from sleep_tune.config import Config, Masking
 from sleep_tune.sleep.context import Corpus, sample_rows
 from sleep_tune.streams import stream
-from sleep_tune.training.models import Network
-from sleep_tune.training.objectives import LabelledRows, losses, mask_rows
+from sleep_tune.training.models import Network, losses
+from sleep_tune.training.objectives import LabelledRows, mask_rows
 
 _ROWS = 128
 PROBE_MASKING = Masking(rate=0.15)  # BERT's, whatever a trial trains with: all trials answer the same question

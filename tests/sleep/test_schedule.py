@@ -1,13 +1,23 @@
 """Folds, wakes, lengths of sleep, planned phases."""
 
-import math
-
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleep_tune.config import Fill, Nothing, Ratio, Repeats, Sleep, Steps
-from sleep_tune.sleep.schedule import Phase, buffer_size, coverage, cut_folds, fill_share, phases, plan_sleep, total_cycles, wake_order
+from sleep_tune.config import Context, Fill, Nothing, Ratio, Repeats, Sleep, Steps
+from sleep_tune.sleep.schedule import (
+    CorpusSize,
+    Phase,
+    buffer_size,
+    cut_folds,
+    fill_share,
+    outlook,
+    phases,
+    plan_sleep,
+    total_cycles,
+    wake_order,
+)
 
 orders = st.sampled_from(["shuffled", "corpus", "domain"])
 
@@ -77,25 +87,40 @@ def test_cycles_go_on_until_the_budget_unless_passes_or_fill_say_otherwise():
     assert total_cycles(Sleep(folds=5, length=Fill(fill=Nothing()))) == 5
 
 
+def size(samples: int, words: int = 0, recut: float = 0.0) -> CorpusSize:
+    return CorpusSize(samples, words or samples, recut or 1.0)
+
+
 def test_planned_phases_of_a_tiny_schedule_are_those_written_out_by_hand():
-    # 10 samples in 2 folds of 5, batches of 2: a wake is 3 steps, ratio 1 sleeps 3 full batches
-    plan = list(phases(Sleep(folds=2, length=Ratio(ratio=1.0), passes=1), samples=10, batch_rows=2, budget_rows=20))
-    assert plan == [Phase(0, "wake", 5), Phase(0, "sleep", 6), Phase(1, "wake", 5), Phase(1, "sleep", 4)]
+    # 10 samples of 3 words in 2 folds of 5, batches of 2: a wake is 3 steps, ratio 1 sleeps 3 full batches
+    plan = list(phases(Sleep(folds=2, length=Ratio(ratio=1.0), passes=1), size(10, 30), batch_rows=2, budget_words=60))
+    assert plan == [Phase(0, "wake", 5, 15), Phase(0, "sleep", 6, 18), Phase(1, "wake", 5, 15), Phase(1, "sleep", 4, 12)]
 
 
-@given(
-    st.integers(2, 60),
-    st.integers(1, 60),
-    st.integers(1, 9),
-    st.integers(1, 500),
-    st.sampled_from([Ratio(ratio=2.0), Steps(steps=3), Repeats(repeats=1.5)]),
-)
+def test_the_rows_of_a_recut_sleep_hold_more_words_than_short_lines():
+    # as above, but a re-cut row holds 7.5 words: 6 rows are 45 words, and the budget ends in the second wake
+    sleep = Sleep(folds=2, length=Ratio(ratio=1.0), context=Context(shuffles=1))
+    plan = outlook(sleep, size(10, 30, 7.5), batch_rows=2, budget_words=66)
+    assert (plan.coverage, plan.sleeps, plan.used) == (0.7, 1, 1.0)
+    assert plan.asleep_per_awake == pytest.approx(45 / 21)
+
+
+lengths = st.sampled_from([Ratio(ratio=2.0), Steps(steps=3), Repeats(repeats=1.5)])
+
+
+@given(st.integers(2, 60), st.integers(1, 60), st.integers(1, 9), st.integers(1, 500), lengths)
 def test_planned_phases_use_the_budget_and_never_more(samples, folds, rows, budget, length):
     sleep = Sleep(folds=min(folds, samples), length=length)
-    plan = list(phases(sleep, samples, rows, budget))
-    assert sum(phase.rows for phase in plan) == budget
-    share, sleeps = coverage(sleep, samples, rows, budget)
-    assert 0 < share <= 1
-    woken = sum(phase.rows for phase in plan if phase.kind == "wake")
-    assert math.isclose(share, min(1, woken / samples)) or woken > samples
-    assert (sleeps == 0) == (not any(phase.kind == "sleep" for phase in plan))
+    plan = list(phases(sleep, size(samples), rows, budget))
+    assert sum(phase.words for phase in plan) == pytest.approx(budget)
+    ahead = outlook(sleep, size(samples), rows, budget)
+    assert 0 < ahead.coverage <= 1
+    woken = sum(phase.rows for phase in plan if phase.kind == "wake" and phase.cycle < sleep.folds)
+    assert ahead.coverage == pytest.approx(min(1, woken / samples))
+    assert (ahead.sleeps == 0) == (not any(phase.kind == "sleep" for phase in plan))
+
+
+def test_a_schedule_of_one_pass_may_end_before_its_budget():
+    ahead = outlook(Sleep(folds=1, passes=1, length=Repeats(repeats=1.0), replay_ratio=0.5), size(10), 2, 60)
+    assert ahead.used == pytest.approx(15 / 60)
+    assert outlook(Sleep(folds=1, passes=1, length=Fill(fill=Nothing())), size(10), 2, 60).used == 1.0

@@ -1,7 +1,9 @@
 """What the terminal shows of a study and of a run: whole pictures at 80 and 120 columns, plain lines elsewhere."""
 
+import dataclasses
 import io
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +14,8 @@ from rich.console import Console as Terminal
 from sleep_tune.config import load_config
 from sleep_tune.presets import combine, preset
 from sleep_tune.study.console import Console
-from sleep_tune.study.labels import describe, duration, readable
-from sleep_tune.study.outcome import read_outcome, stopped_line, verdict
+from sleep_tune.study.labels import describe, duration, readable, told_apart
+from sleep_tune.study.outcome import read_outcome, stopped_line, unequal_line, verdict
 from sleep_tune.study.outcome_view import print_outcome
 from sleep_tune.study.run_progress import RunProgress
 from sleep_tune.study.tables import write_tables
@@ -68,6 +70,13 @@ def test_other_varied_fields_are_named_too() -> None:
     assert describe(config, ["sleep.folds", "sleep.decay", "model.width"]) == "strict, 5 folds, ratio 1, replay 10 %, decay 0.2, width 64"
 
 
+def test_configurations_that_differ_are_called_differently() -> None:
+    epochs, longer = (load_config(combine(["tiny", name])).model_dump(mode="json") for name in ("epochs", "baseline"))
+    labels = told_apart({"one": epochs, "other": longer})
+    assert labels == {"one": "plain epochs, warmup 0.1", "other": "plain epochs, warmup 0.187"}
+    assert told_apart({"one": epochs}) == {"one": "plain epochs"}
+
+
 @pytest.mark.parametrize("name", ["epochs", "default", "baseline_like", "strict_replay"])
 def test_every_schedule_preset_has_a_short_label(name: str) -> None:
     assert preset(name)["kind"] == "schedule"
@@ -88,8 +97,8 @@ LABEL = "weighted, 20 folds, ratio 3, replay 40 %"
 def test_the_live_picture_fits_and_shows_phases(tmp_path: Path, width: int) -> None:
     terminal, clock = screen(width, is_terminal=True), Clock()
     with Console("grid", 52, 200_000, tmp_path, terminal=terminal, clock=clock) as console:
-        console.trial_started("a1b2c3d4e5f6", LABEL)
-        console.trial_started("0f9e8d7c6b5a", "plain epochs")
+        console.trial_started("a1b2c3d4e5f6", LABEL, 1)
+        console.trial_started("0f9e8d7c6b5a", "plain epochs", 1)
         for words, phase in ((50_000, "wake"), (100_000, "sleep")):
             clock.now += 2
             say(tmp_path, "a1b2c3d4e5f6", words_seen=words, phase=phase, cycle=1, loss=3.25)
@@ -111,21 +120,21 @@ def test_the_live_picture_fits_and_shows_phases(tmp_path: Path, width: int) -> N
 def test_where_there_is_no_terminal_a_trial_is_one_line_and_progress_is_rare(tmp_path: Path) -> None:
     terminal, clock = screen(80), Clock()
     with Console("grid", 3, 200_000, tmp_path, terminal=terminal, clock=clock) as console:
-        console.trial_started("a1b2c3d4e5f6", LABEL)
+        console.trial_started("a1b2c3d4e5f6", LABEL, 1)
         say(tmp_path, "a1b2c3d4e5f6", words_seen=60_000, phase="sleep", cycle=2)
         for _ in range(25):
             clock.now += 1
             console.tick()
         console.reported("a1b2c3d4e5f6", 66_666, 66_700, {"dev_loss": 3.2}, "STOP")
         console.ended("a1b2c3d4e5f6", "stopped", None)
-        console.trial_started("0f9e8d7c6b5a", "plain epochs")
+        console.trial_started("0f9e8d7c6b5a", "plain epochs", 1)
         console.ended("0f9e8d7c6b5a", "failed", "disk full")
     lines = shown(terminal).splitlines()
     progress = [line for line in lines if "sleep (cycle 2), 60k of 200k words" in line]
     assert len(progress) == 2  # one per ten seconds
-    assert f"a1b2c3  {LABEL}: dev_loss 3.200 at 66.7k words: stop" in lines
-    assert f"[1/3] stopped   {LABEL}  66.7k words, 25 s" in lines
-    assert lines[-1].startswith("[2/3] failed    plain epochs")
+    assert f"a1b2c3  {LABEL}, seed 1: dev_loss 3.200 at 66.7k words: stop" in lines
+    assert f"[1/3] stopped   {LABEL}, seed 1  66.7k words, 25 s" in lines
+    assert lines[-1].startswith("[2/3] failed    plain epochs, seed 1")
     assert lines[-1].endswith("disk full")
 
 
@@ -134,17 +143,38 @@ def test_the_time_left_follows_from_what_trials_took(tmp_path: Path) -> None:
     console = Console("grid", 12, 200_000, tmp_path, ended={"complete": 2}, terminal=screen(80), clock=clock)
     assert console.seconds_left() != console.seconds_left()  # NaN: nothing is known yet
     for trial in ("a", "b"):  # 100k words each, 20 s together: 10 s a trial, 8 to come
-        console.trial_started(trial, LABEL)
+        console.trial_started(trial, LABEL, 1)
         clock.now += 10
         console.reported(trial, 100_000, 100_000, {}, "CONTINUE")
         console.ended(trial, "complete")
     assert console.seconds_left() == pytest.approx(80)
 
 
+def test_no_time_left_is_told_before_there_is_a_ground_for_it(tmp_path: Path) -> None:
+    terminal, clock = screen(120), Clock()
+    with Console("grid", 52, 200_000, tmp_path, terminal=terminal, clock=clock) as console:
+        console.trial_started("a", LABEL, 1)
+        for words in (16_000, 120_000, 208_000):  # of 10.4M; the workers took most of the first ten seconds to start
+            clock.now += 10
+            console.reported("a", words, words, {}, "CONTINUE")
+            console.tick()
+    told = [line.partition(" pending")[2] for line in shown(terminal).splitlines() if "52 trials" in line]
+    assert told == [" · 10 s", " · 20 s", " · 30 s, about 24:30 left"]
+
+
+def test_seeds_of_a_schedule_are_told_apart_in_the_live_picture(tmp_path: Path) -> None:
+    console = Console("grid", 52, 200_000, tmp_path, terminal=screen(80), clock=Clock())
+    for seed in (1, 12):
+        console.trial_started(f"trial{seed}", LABEL, seed)
+    picture = screen(80)
+    picture.print(console.view())
+    assert [re.findall(rf"{LABEL} +(\d+) ", line) for line in shown(picture).splitlines()[2:4]] == [["1"], ["12"]]
+
+
 def test_a_half_written_progress_file_is_passed_over(tmp_path: Path) -> None:
     clock, terminal = Clock(), screen(120, is_terminal=True)
     with Console("grid", 1, 200_000, tmp_path, terminal=terminal, clock=clock) as console:
-        console.trial_started("a", LABEL)
+        console.trial_started("a", LABEL, 1)
         say(tmp_path, "a", words_seen=50_000)
         clock.now += 1
         console.tick()
@@ -214,3 +244,13 @@ def test_a_study_without_a_complete_schedule_ranks_nothing(study_maker: Callable
     outcome = read_outcome(study)
     assert verdict(outcome) == "No searched schedule completed on all its seeds: nothing is ranked."
     assert stopped_line(outcome).startswith("2 configurations are not ranked")
+
+
+def test_a_ranking_that_is_not_at_equal_words_says_so(small_study: Path) -> None:
+    write_tables(small_study)
+    outcome = read_outcome(small_study)
+    assert unequal_line(outcome) == ""
+    last = outcome.ranking.ranked[-1].configuration
+    short = dataclasses.replace(outcome.entries[last], words_seen=120_000)
+    ended_early = dataclasses.replace(outcome, entries={**outcome.entries, last: short})
+    assert unequal_line(ended_early) == "Not at equal words: what is ranked saw 120k to 200k words."

@@ -41,15 +41,22 @@ def test_words_under_asha_add_up_rung_by_rung() -> None:
 
 def test_always_trials_cost_their_whole_budget_and_time_is_shared_by_trials_side_by_side() -> None:
     speed = Speed(words_per_s=100, overhead_s=2, rss_bytes=1 << 20, trials=4)
-    total = cost(Work(searched=2, always=1, budget_words=900, rungs=[100, 300], reduction=3), concurrent=2, speed=speed)
+    total = cost(Work(points=2, seeds=1, always=1, budget_words=900, rungs=[100, 300], reduction=3), concurrent=2, speed=speed)
     assert (total.trials, total.most_words, total.expected_words) == (3, 2700, 1250 + 900)
     assert total.expected_s == STUDY_SECONDS + (21.5 + 6) / 2
     assert total.most_s == STUDY_SECONDS + (27 + 6) / 2
     assert total.memory_bytes == DRIVER_BYTES + (2 << 20)
 
 
+def test_seeds_of_a_configuration_pass_together() -> None:
+    def work(points: int, seeds: int) -> int:
+        return cost(Work(points, seeds, 0, 900, [100, 300], 3), concurrent=1, speed=None).expected_words
+
+    assert work(2, 3) == 3 * work(2, 1) > work(6, 1)
+
+
 def test_nothing_is_said_of_time_without_a_calibration() -> None:
-    total = cost(Work(searched=2, always=0, budget_words=900), concurrent=2, speed=None)
+    total = cost(Work(points=2, seeds=1, always=0, budget_words=900), concurrent=2, speed=None)
     assert (total.expected_s, total.most_s, total.memory_bytes) == (None, None, None)
 
 

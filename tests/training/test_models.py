@@ -9,8 +9,8 @@ from sleep_tune.config import Masking
 from sleep_tune.data.collate import PAD
 from sleep_tune.sleep.context import Rows
 from sleep_tune.streams import stream
-from sleep_tune.training.models import Network, new_model
-from sleep_tune.training.objectives import losses, mask_rows
+from sleep_tune.training.models import Network, losses, new_model
+from sleep_tune.training.objectives import mask_rows
 from sleep_tune.training.registry import MODELS
 
 CPU = torch.device("cpu")

@@ -1,0 +1,49 @@
+"""The second gate: does a config fit its corpus? What cannot run is refused, what is unwise is said."""
+
+from sleep_tune.config import Config, Ratio
+from sleep_tune.errors import UserError
+from sleep_tune.sleep.schedule import CorpusSize, outlook
+from sleep_tune.words import show_words
+
+MOST_EXPOSURES = 10  # BabyLM's limit
+
+
+def exposures(config: Config, corpus_words: int) -> float:
+    """How often the budget sees each word of the corpus, on average."""
+    return config.budget_words / max(1, corpus_words)
+
+
+def check_against(config: Config, size: CorpusSize) -> list[str]:
+    """Warnings about `config` on a corpus of `size`, one line each. Raises UserError where it cannot run on it."""
+    warnings: list[str] = []
+    if config.sleep is None:
+        if config.budget_words < 0.98 * size.words:
+            warnings.append(f"coverage {config.budget_words / size.words:.0%}: the budget ends before every sample was read once")
+    else:
+        if config.sleep.folds > size.samples:
+            rows = f"rows of {config.data.row_length} tokens"
+            raise UserError(f"sleep.folds = {config.sleep.folds}: must be <= {size.samples}, the samples of the corpus ({rows})")
+        warnings += _sleep_warnings(config, size)
+    if exposures(config, size.words) > MOST_EXPOSURES + 1e-4:
+        warnings.append(f"{exposures(config, size.words):.3g} exposures of the corpus: BabyLM allows {MOST_EXPOSURES}")
+    return warnings
+
+
+def _sleep_warnings(config: Config, size: CorpusSize) -> list[str]:
+    assert config.sleep is not None
+    plan = outlook(config.sleep, size, config.training.batch_rows, config.budget_words)
+    warnings = []
+    if not plan.sleeps:
+        fold = show_words(size.words / config.sleep.folds)
+        warnings.append(f"budget_words = {config.budget_words}: ends before the first sleep (one fold is {fold} words)")
+    if plan.used < 0.98:
+        rule = "its trials are ranked at fewer words (sleep.passes, sleep.length)"
+        warnings.append(f"the schedule ends at {plan.used:.0%} of the budget: {rule}")
+    if plan.coverage < 0.98:
+        warnings.append(f"coverage {plan.coverage:.0%}: the budget ends before every sample was read awake once")
+    length = config.sleep.length
+    if isinstance(length, Ratio) and plan.sleeps > 1 and plan.asleep_per_awake > 1.2 * length.ratio:
+        why = "re-cut rows are full" if config.sleep.context else "a wake's last batch is short, a sleep's are full"
+        words = f"sleep sees {plan.asleep_per_awake:.2g} times wake's words"
+        warnings.append(f"sleep.length.ratio = {length.ratio:g} counts steps: {words} ({why})")
+    return warnings
