@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import launch
+from sleep_tune.config import configuration_id, trial_id
 from sleep_tune.data.token_store import prepare
 from sleep_tune.errors import UserError
 from sleep_tune.evaluation.official_data import SOURCE
@@ -19,6 +20,7 @@ from sleep_tune.machine import machine
 from sleep_tune.presets import presets
 from sleep_tune.sleep.strategies import STRATEGIES
 from sleep_tune.study.catalogue import shipped
+from sleep_tune.study.ledger import Ledger
 from sleep_tune.study.material import read_items, recipe, settle_evaluation
 from sleep_tune.study.request import Request, ask, run_options
 from sleep_tune.study.spaces import save_study
@@ -279,6 +281,24 @@ def test_a_study_goes_on_as_it_is_and_with_more_seeds_or_values(capsys: pytest.C
     for arguments in (["--resume", "runs/smoke"], ["--space", "smoke"], ["--space", "smoke", "--seeds", "2,1,3"]):
         assert launch.run([*arguments, "--dry-run"]) == 0
     assert "4 configurations x 3 seeds (2, 1, 3) = 12 trials" in capsys.readouterr().out
+
+
+def test_the_plan_of_a_study_that_was_started_says_how_much_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    directory = stored("--space", "smoke")
+    study, _ = ask(launch_request("--space", "smoke"))
+    with Ledger(directory) as ledger:
+        ledger.append("opened", spec=study.spec.plain(), versions={}, precision="fp32", corpus_digest="c", tokenizer_digest="t")
+        for config in study.always():
+            ids = {"trial": trial_id(config, "c"), "configuration": configuration_id(config, "c")}
+            ledger.append("proposed", **ids, seed=config.seed, config=config.model_dump(mode="json"), origin="always")
+        ledger.append("ended", trial=ids["trial"], state="failed", message="disk full")
+    assert launch.run(["--resume", "runs/smoke", "--dry-run"]) == 0
+    assert "  done         1 of 10 trials (1 failed); 1 begun\n" in capsys.readouterr().out
+
+
+def test_a_study_that_is_not_there_names_those_that_are() -> None:
+    stored("--space", "smoke")
+    assert refused(["--resume", "runs/nope"]) == "study runs/nope: does not exist (studies there: smoke)"
 
 
 @pytest.mark.parametrize(

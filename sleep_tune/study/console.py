@@ -38,7 +38,9 @@ COLUMNS = (
     ("words/s", 7, True, True),
     ("left", 6, True, False),
 )
+STARTING = "starting Ray's workers"
 PLAIN_EVERY_S = 10.0
+LAST_BYTES = 4096  # of step records, in which their last line lies
 REFRESH_EVERY_S = 0.25
 SOUND_SHARE = 0.02  # of the words to train at most, from which on the time left is told
 
@@ -51,6 +53,7 @@ class Running:
     label: str
     seed: int | None  # None: of a trial that ended unseen
     began: float
+    words_before: int = 0  # that it had seen when it went on
     phase: str = ""
     cycle: int = 0
     words_seen: int = 0
@@ -95,13 +98,18 @@ class Console:
         self.running: dict[str, Running] = {}
         self._clock, self._began, self._before = clock, clock(), sum(self.counts.values())
         self._words_ended = 0  # words of the trials that ended under our eyes
+        self._words_trained = 0  # those of them that were trained under our eyes, too
         self._drawn = -float("inf")
         self._last_plain = clock()
+        self._started = False  # whether a trial has
         self._live = Live(console=self.terminal, auto_refresh=False, transient=True) if self.terminal.is_terminal else None
 
     def __enter__(self) -> Self:
         if self._live:
             self._live.start()
+            self._live.update(self.view(), refresh=True)
+        else:
+            self._line(Text(STARTING))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -110,7 +118,9 @@ class Console:
 
     def trial_started(self, trial: str, label: str, seed: int) -> None:
         """A trial begins, or goes on, in a worker."""
-        self.running[trial] = Running(trial, label, seed, self._clock())
+        words = self._recorded(trial)
+        self.running[trial] = Running(trial, label, seed, self._clock(), words, words_seen=words)
+        self._started = True
 
     def reported(self, trial: str, milestone: int, words_seen: int, metrics: Mapping[str, float], decision: str) -> None:
         """A trial reached a milestone and the scheduler decided."""
@@ -124,8 +134,10 @@ class Console:
     def ended(self, trial: str, state: str, message: str | None = None) -> None:
         """A trial is over."""
         run = self.running.pop(trial, None) or Running(trial, trial, None, self._clock())
+        run.words_seen = max(run.words_seen, self._recorded(trial))
         self.counts[state] = self.counts.get(state, 0) + 1
         self._words_ended += run.words_seen
+        self._words_trained += run.words_seen - run.words_before
         done = sum(self.counts.values())
         line = Text(f"[{done:>{len(str(self.planned))}}/{self.planned}] ").append(f"{state:<8}", STYLES.get(state, ""))
         line.append(f"  {run.name}  {show_words(run.words_seen)} words, {duration(self._clock() - run.began)}")
@@ -161,9 +173,8 @@ class Console:
         for run in self.running.values():
             cells = self._row(run)
             table.add_row(*[cell for cell, column in zip(cells, COLUMNS, strict=True) if wide or not column[3]])
-        return Group(
-            Text(self.study_name, "bold").append(f"  {show_words(self.budget_words)} words a trial", "dim"), table, self._summary()
-        )
+        title = Text(self.study_name, "bold").append(f"  {show_words(self.budget_words)} words a trial", "dim")
+        return Group(title, table if self._started else Text(STARTING), self._summary())
 
     def _row(self, run: Running) -> list[Text]:
         style = STYLES.get(run.phase, "")
@@ -198,8 +209,7 @@ class Console:
         """
         elapsed = self._clock() - self._began
         ended = sum(self.counts.values()) - self._before
-        now_running = sum(run.words_seen for run in self.running.values())
-        trained = self._words_ended + now_running
+        trained = self._words_trained + sum(max(0, run.words_seen - run.words_before) for run in self.running.values())
         if elapsed < 1 or trained < SOUND_SHARE * (self.planned - self._before) * self.budget_words:
             return float("nan")
         typical = self._words_ended / ended if ended else self.budget_words
@@ -210,11 +220,24 @@ class Console:
         open_words = sum(aim - run.words_seen for aim, run in zip(aims, self.running.values(), strict=True))
         return elapsed * (waiting * typical + open_words) / trained
 
+    def _recorded(self, trial: str) -> int:
+        return words_recorded(self.directory / "trials" / trial / "steps.jsonl")
+
     def _line(self, text: Text) -> None:
         if self._live:
             self.terminal.print(text, no_wrap=True, overflow="ellipsis")
         else:
             self.terminal.print(text, soft_wrap=True)
+
+
+def words_recorded(path: Path) -> int:
+    """Words seen at the last whole line of a trial's step records; 0 where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LAST_BYTES))
+            return int(json.loads(file.read().rpartition(b"\n")[0].rpartition(b"\n")[2])["words_seen"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def read_progress(path: Path) -> dict[str, Any]:

@@ -13,19 +13,24 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from sleep_tune.study.ledger import read_ledger
-from sleep_tune.study.statistics import Estimate, Mode, Outcome, Ranking, against_baseline, estimate, rank
+from sleep_tune.study.statistics import Estimate, Mode, Outcome, Ranked, Ranking, Stopped, against_baseline, estimate, rank
 from sleep_tune.words import show_words
 
 LOSS_TASK = "dev_loss"
+MOST_NAMED = 3  # configurations that are named rather than counted
+_ONE_SEED = "With one seed each, no spread is known: this may be chance."
 UNEQUAL = 1.02  # most words seen to least; a last batch may run over the budget
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A configuration: its schedule in words, seeds, origin, task -> final score over seeds, mean words seen and seconds of a trial."""
+    """A configuration: its schedule in words, seeds, the states of their trials, origin, task -> final score over seeds, mean words seen
+    and seconds of a trial.
+    """
 
     schedule: str
     seeds: tuple[int, ...]
+    states: tuple[str, ...]
     origin: str
     scores: dict[str, Estimate]
     words_seen: float
@@ -99,6 +104,7 @@ def _entries(trials: Sequence[dict[str, Any]], scores: dict[str, dict[str, float
         entries[name] = Entry(
             group[0]["schedule"],
             tuple(trial["seed"] for trial in group),
+            tuple(trial["state"] for trial in group),
             group[0]["origin"],
             {task: estimate(np.array(values)) for task, values in found.items()},
             float(np.mean([trial["words_seen"] for trial in group])),
@@ -116,29 +122,57 @@ def _baseline(outcomes: Sequence[Outcome], entries: dict[str, Entry], mode: Mode
 
 
 def verdict(outcome: StudyOutcome) -> str:
-    """One or two sentences: the best searched schedule against the baseline, and whether the seeds tell them apart."""
+    """A few sentences: the best searched schedule against the baseline, and whether the seeds tell them apart."""
     searched = [row for row in outcome.ranking.ranked if not outcome.is_baseline(row.configuration)]
     if not searched:
         return "No searched schedule completed on all its seeds: nothing is ranked."
-    best, unit = searched[0], " nats" if outcome.metric == LOSS_TASK else ""
-    name = f"Best schedule: {outcome.entries[best.configuration].schedule}"
-    if outcome.ranking.baseline is None:
-        return f"{name}. No baseline completed on all its seeds: there is nothing to compare it with."
-    baseline = outcome.ranking.baseline
+    best, baseline = searched[0], outcome.ranking.baseline
+    label = outcome.entries[best.configuration].schedule
+    if baseline is None:
+        return f"Best schedule: {label}. No baseline completed on all its seeds: there is nothing to compare it with."
     tried = sum(not outcome.is_baseline(name) for name in outcome.entries)
     groups = [outcome.values[row.configuration] for row in searched] + [outcome.values[baseline]]
     difference = against_baseline(outcome.values[best.configuration], outcome.values[baseline], groups, tried)
-    against = f"against {outcome.entries[baseline].schedule} {difference.mean:+.3f}{unit}"
-    if np.isnan(difference.low):
-        return f"{name}: {against}. With one seed each, no spread is known: this may be chance."
-    apart = difference.high < 0 or difference.low > 0
-    better = (difference.mean < 0) == (outcome.mode == "min")
-    told = ("better" if better else "worse") if apart else "not distinguishable from the baseline"
     many = f"best of {tried}, " if tried > 1 else ""
-    return (
-        f"{name}: {against}, 95 % interval [{difference.low:+.3f}, {difference.high:+.3f}] ({many}{best.objective.n} seeds, Dunnett): "
-        f"{told}{'' if apart else ' with these seeds'}."
-    )
+    how = f"({many}{best.objective.n} seeds, Dunnett)"
+    if difference.mean < 0 if outcome.mode == "min" else difference.mean > 0:
+        return f"{_beats(outcome, label, difference, how)}{_leader(outcome, best)}"
+    return _beaten(outcome, label, difference, how)
+
+
+def _beats(outcome: StudyOutcome, label: str, difference: Estimate, how: str) -> str:
+    baseline, which = outcome.entries[outcome.ranking.baseline or ""].schedule, "Best schedule"
+    if outcome.is_baseline(outcome.ranking.ranked[0].configuration):
+        which = "Best searched schedule"
+    against = f"{which}: {label}: against {baseline} {difference.mean:+.3f}{_unit(outcome)}"
+    if np.isnan(difference.low):
+        return f"{against}. {_ONE_SEED}"
+    told = "better" if difference.high < 0 or difference.low > 0 else "not distinguishable from the baseline with these seeds"
+    return f"{against}, 95 % interval [{difference.low:+.3f}, {difference.high:+.3f}] {how}: {told}."
+
+
+def _beaten(outcome: StudyOutcome, label: str, difference: Estimate, how: str) -> str:
+    """The difference is told as what the schedule is worse by, whichever way the objective points."""
+    worse = sorted((difference.low, difference.high)) if outcome.mode == "min" else sorted((-difference.high, -difference.low))
+    baseline = outcome.entries[outcome.ranking.baseline or ""].schedule
+    nearest = f"No schedule beat {baseline}. The nearest, {label}, is {abs(difference.mean):.3f}{_unit(outcome)} worse"
+    if np.isnan(difference.low):
+        return f"{nearest}. {_ONE_SEED}"
+    told = "" if worse[0] > 0 else ": not distinguishable from the baseline with these seeds"
+    return f"{nearest}, 95 % interval [{worse[0]:+.3f}, {worse[1]:+.3f}] {how}{told}."
+
+
+def _leader(outcome: StudyOutcome, best: Ranked) -> str:
+    """A sentence on a schedule that ran beside the search and is better than all that was searched."""
+    first = outcome.ranking.ranked[0]
+    if not outcome.is_baseline(first.configuration):
+        return ""
+    ahead = abs(best.objective.mean - first.objective.mean)
+    return f" {outcome.entries[first.configuration].schedule}, which ran beside the search, is {ahead:.3f}{_unit(outcome)} better still."
+
+
+def _unit(outcome: StudyOutcome) -> str:
+    return " nats" if outcome.metric == LOSS_TASK else ""
 
 
 def unequal_line(outcome: StudyOutcome) -> str:
@@ -150,14 +184,24 @@ def unequal_line(outcome: StudyOutcome) -> str:
 
 
 def stopped_line(outcome: StudyOutcome) -> str:
-    """One line on the configurations that are not ranked; empty where all are."""
+    """One line on the configurations that are not ranked, by name where they are few; empty where all are ranked."""
     stopped = outcome.ranking.stopped
     if not stopped:
         return ""
-    words = [row_words for row in stopped for row_words in row.words_seen]
+    if len(stopped) <= MOST_NAMED:
+        return "Not ranked: " + "; ".join(f"{outcome.entries[row.configuration].schedule} ({_end(outcome, [row])})" for row in stopped) + "."
     some = sum(row.completed > 0 for row in stopped)
-    span = (
-        f"{show_words(min(words))} to {show_words(max(words))}" if words and min(words) != max(words) else show_words(max(words, default=0))
-    )
     also = f"; {some} of them completed on some of their seeds" if some else ""
-    return f"{len(stopped)} configurations are not ranked: they ended at {span} words{also}."
+    return f"{len(stopped)} configurations are not ranked ({_end(outcome, stopped)}){also}."
+
+
+def _end(outcome: StudyOutcome, rows: Sequence[Stopped]) -> str:
+    """How far configurations came that are not ranked: `stopped at about 4.5k words`."""
+    parts, words = [], [seen for row in rows for seen in row.words_seen]
+    if words:
+        states = dict.fromkeys(state for row in rows for state in outcome.entries[row.configuration].states if state != "complete")
+        low, high = show_words(min(words)), show_words(max(words))
+        parts.append(f"{' or '.join(states)} at {f'about {high}' if low == high else f'{low} to {high}'} words")
+    if len(rows) == 1 and rows[0].completed:
+        parts.append(f"{rows[0].completed} of its seeds complete")
+    return ", ".join(parts)

@@ -1,6 +1,7 @@
 """The plan of a study as lines of text: what it will do, how long, how many words."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from sleep_tune.fit import exposures
 from sleep_tune.machine import Machine
 from sleep_tune.study.calibration import read_calibration
 from sleep_tune.study.estimate import Cost, Work, cost, show_bytes, show_seconds
+from sleep_tune.study.ledger import FILE, State, read_ledger
 from sleep_tune.study.preflight import Ready
 from sleep_tune.study.searches import Grid, OptunaSearch, RandomSearch
 from sleep_tune.study.spec import Study
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from sleep_tune.data.token_store import Prepared
 
 
+NO_QUESTION = "(no comment on the file's first line)"
 # Told by a line of its own, as the preflight decided it.
 _SETTLED = ("evaluation.data", "evaluation.milestones.tasks", "evaluation.final.tasks", "training.precision")
 
@@ -25,9 +28,9 @@ _SETTLED = ("evaluation.data", "evaluation.milestones.tasks", "evaluation.final.
 def plan(ready: Ready, corpus: "Prepared | None", on: Machine, lines: Sequence[str]) -> str:
     """The whole plan. `lines` are the warnings about the trials."""
     study = ready.study
-    rows = [*_question(study), *_search(study), *_work(study), *_material(study, corpus), *_machine(ready, on)]
+    rows = [*_question(study), *_search(study), *_done(ready), *_work(study), *_material(study, corpus), *_machine(ready, on)]
     warned = [f"  warning      {line}" for line in (*ready.notes, *lines)]
-    title = f"{study.name}: {study.about or 'its file asks no question'}"
+    title = f"{study.name}: {study.about or NO_QUESTION}"
     return "\n".join([title, *(f"  {name:<12} {text}" for name, text in rows), *warned])
 
 
@@ -57,6 +60,17 @@ def _search(study: Study) -> Iterator[tuple[str, str]]:
     else:
         rungs = " and ".join(show_words(words) for words in study.rungs())
         yield "scheduler", f"asha: the best 1 in {study.reduction:g} go on at {rungs} words"
+
+
+def _done(ready: Ready) -> Iterator[tuple[str, str]]:
+    """How much of the study is behind it, where it was started before."""
+    if not (ready.directory / FILE).exists():
+        return
+    states = Counter(record.state for record in read_ledger(ready.directory).trials.values())
+    begun = states.pop(State.RUNNING, 0)
+    ended = ", ".join(f"{count} {state}" for state, count in states.items())
+    parts = [f"{states.total()} of {_count(ready.study.trials_planned, 'trial')}{f' ({ended})' if ended else ''}"]
+    yield "done", "; ".join([*parts, f"{begun} begun"] if begun else parts)
 
 
 def _work(study: Study) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from sleep_tune.config import Config
@@ -88,13 +89,26 @@ def _known_fields(spec: StudySpec) -> list[str]:
 
 
 def _check_field(field: str, known: list[str], at: str) -> None:
-    """Names that lead nowhere; what follows a known group is `load_config`'s to judge."""
-    if not re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)*", field) or field.split(".")[0] not in Config.model_fields:
-        ends = [name for name in known if name.rpartition(".")[2] == field]
-        hint = f" (did you mean {ends[0]}?)" if ends else nearest(field, known)
-        raise UserError(f"unknown field {at}{field}{hint if 'mean' in hint else ''}")
+    """Names that lead nowhere; what follows a field that holds a mapping is `load_config`'s to judge."""
+    there = field in SCHEDULES or any(overlap(field, name) for name in known if name not in SCHEDULES)
+    if not there or not re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)*", field):
+        raise UserError(f"unknown field {at}{field}{_field_hint(field, known)}")
     if field.split(".")[0] == "seed":
         raise UserError(f"{at}seed: {_SHARED['seed']} (--seeds 1,2)")
+
+
+def _field_hint(field: str, known: list[str]) -> str:
+    """The nearest field by its whole name, as one has to type it; without one, those of the same group."""
+    group, _, last = field.rpartition(".")
+    ends = [name for name in known if name.rpartition(".")[2] == last]
+    beside = {name.rpartition(".")[2]: name for name in known if group and name.rpartition(".")[0] == group}
+    close = ends or [beside[end] for end in get_close_matches(last, beside, n=1)]
+    if close:
+        return f" (did you mean {close[0]}?)"
+    if beside:
+        return f" (allowed: {', '.join(sorted(beside.values()))})"
+    hint = nearest(field, known)
+    return hint if "mean" in hint else ""
 
 
 def _check_varied(field: str, spec: StudySpec) -> None:
@@ -154,7 +168,11 @@ def _check_objective(study: Study, configs: Iterable[Config]) -> None:
     for config in configs:
         if metric not in config.evaluation.milestones.tasks:
             scored = ", ".join(config.evaluation.milestones.tasks)
-            raise UserError(f"objective.metric = {metric}: must be among evaluation.milestones.tasks = [{scored}]")
+            raise UserError(
+                f"objective.metric = {metric}: must be among evaluation.milestones.tasks = [{scored}] "
+                f"(allowed: {', '.join([*LOSSES, *config.evaluation.milestones.tasks])}; "
+                f"to search by {metric} add set: {{evaluation.milestones.tasks: [{metric}]}})"
+            )
 
 
 def warnings(study: Study) -> list[str]:

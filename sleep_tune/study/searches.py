@@ -43,9 +43,15 @@ def _share(value: object) -> object:
     return share
 
 
-def _kind(word: str) -> BeforeValidator:
-    """Reads the bare `word` as the kind without parameters."""
-    return BeforeValidator(lambda value: {word: {}} if value == word else value)
+def _kind(word: str, others: str) -> BeforeValidator:
+    """Reads the bare `word` as the kind without parameters; `others` says how the kinds with parameters are written."""
+
+    def read(value: object) -> object:
+        if isinstance(value, str) and value != word:
+            raise PydanticCustomError("choice", "must be {word} or {others}", {"word": word, "others": others})
+        return {word: {}} if value == word else value
+
+    return BeforeValidator(read)
 
 
 MOST_POINTS = 10_000  # each is judged before the study starts: seconds
@@ -107,6 +113,10 @@ class Objective(Frozen):
 Search = Annotated[
     Annotated[Grid, Tag("grid")] | Annotated[RandomSearch, Tag("random")] | Annotated[OptunaSearch, Tag("optuna")],
     Discriminator(key_of),
-    _kind("grid"),
+    _kind("grid", "{random: {trials: n}} or {optuna: {trials: n}}"),
 ]
-Scheduler = Annotated[Annotated[Asha, Tag("asha")] | Annotated[NoScheduler, Tag("none")], Discriminator(key_of), _kind("none")]
+Scheduler = Annotated[
+    Annotated[Asha, Tag("asha")] | Annotated[NoScheduler, Tag("none")],
+    Discriminator(key_of),
+    _kind("none", "{asha: {rungs: [1/9, 1/3], reduction: 3}}"),
+]

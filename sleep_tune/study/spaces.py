@@ -7,7 +7,7 @@ from typing import Any
 
 from sleep_tune.errors import UserError, nearest
 from sleep_tune.files import write_text
-from sleep_tune.presets import read_yaml, write_yaml
+from sleep_tune.presets import preset, read_yaml, write_yaml
 from sleep_tune.study.catalogue import about, shipped
 from sleep_tune.study.spec import Study, StudySpec, load_spec
 
@@ -52,7 +52,7 @@ def save_study(study: Study, directory: Path) -> None:
 def _studies_beside(directory: Path) -> str:
     parent = directory.absolute().parent
     names = [path.parent.name for path in parent.glob(f"*/{STUDY_FILE}")] if parent.is_dir() else []
-    return nearest(directory.name, names) if names else ""
+    return nearest(directory.name, names).replace(" (allowed: ", " (studies there: ") if names else ""
 
 
 def _text(path: Path, what: str) -> str:
@@ -79,7 +79,12 @@ def _spec(text: str, name: str) -> StudySpec:
         raise UserError(f"{name}: must be a mapping of {', '.join(StudySpec.model_fields)}, not {_kind(raw)}")
     _check_plain(raw, name)
     try:
-        return load_spec(raw)
+        spec = load_spec(raw)
+        for named in spec.base:
+            preset(named)
+        for named in spec.always:
+            preset(named, "schedule")
+        return spec
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
 

@@ -15,9 +15,10 @@ from sleep_tune.config import load_config
 from sleep_tune.presets import combine, preset
 from sleep_tune.study.console import Console
 from sleep_tune.study.labels import describe, duration, readable, told_apart
-from sleep_tune.study.outcome import read_outcome, stopped_line, unequal_line, verdict
+from sleep_tune.study.outcome import StudyOutcome, read_outcome, stopped_line, unequal_line, verdict
 from sleep_tune.study.outcome_view import print_outcome
 from sleep_tune.study.run_progress import RunProgress
+from sleep_tune.study.statistics import estimate
 from sleep_tune.study.tables import write_tables
 
 
@@ -138,6 +139,31 @@ def test_where_there_is_no_terminal_a_trial_is_one_line_and_progress_is_rare(tmp
     assert lines[-1].endswith("disk full")
 
 
+def test_a_trial_that_goes_on_counts_from_where_it_was(tmp_path: Path) -> None:
+    terminal, clock = screen(80), Clock()
+    (tmp_path / "trials" / "a").mkdir(parents=True)
+    (tmp_path / "trials" / "a" / "steps.jsonl").write_text('{"step": 1, "words_seen": 88}\n{"step": 51, "words_seen": 4499}\n{"step": 5')
+    with Console("grid", 3, 200_000, tmp_path, ended={"complete": 1}, terminal=terminal, clock=clock) as console:
+        console.trial_started("a", LABEL, 1)
+        clock.now += 9
+        console.ended("a", "stopped")  # it had been stopped before: only its scores were missing
+        assert console.seconds_left() != console.seconds_left()  # NaN: nothing was trained yet
+    assert f"[2/3] stopped   {LABEL}, seed 1  4.5k words, 9 s" in shown(terminal).splitlines()
+
+
+def test_until_the_first_trial_starts_the_terminal_says_what_is_waited_for(tmp_path: Path) -> None:
+    plain, live = screen(80), screen(80, is_terminal=True)
+    with Console("grid", 3, 200_000, tmp_path, terminal=plain, clock=Clock()):
+        assert shown(plain) == "starting Ray's workers\n"
+    with Console("grid", 3, 200_000, tmp_path, terminal=live, clock=Clock()) as console:
+        assert "starting Ray's workers" in shown(live)
+        console.trial_started("a", LABEL, 1)
+        picture = screen(80)
+        picture.print(console.view())
+    assert "starting" not in shown(picture).replace("start ", "")
+    assert LABEL in shown(picture)
+
+
 def test_the_time_left_follows_from_what_trials_took(tmp_path: Path) -> None:
     clock = Clock()
     console = Console("grid", 12, 200_000, tmp_path, ended={"complete": 2}, terminal=screen(80), clock=clock)
@@ -243,7 +269,65 @@ def test_a_study_without_a_complete_schedule_ranks_nothing(study_maker: Callable
     write_tables(study)
     outcome = read_outcome(study)
     assert verdict(outcome) == "No searched schedule completed on all its seeds: nothing is ranked."
-    assert stopped_line(outcome).startswith("2 configurations are not ranked")
+    labels = [f"weighted, {folds} folds, ratio 9, replay 30 %" for folds in (5, 20)]
+    assert all(f"{label} (running at about 50k words)" in stopped_line(outcome) for label in labels)
+
+
+def better_by(outcome: StudyOutcome, nats: float, of: Callable[[str], bool]) -> StudyOutcome:
+    """The outcome with the values of some ranked configurations lowered."""
+    values = {name: value_S - nats * of(name) for name, value_S in outcome.values.items()}
+    rows = [dataclasses.replace(row, objective=estimate(values[row.configuration])) for row in outcome.ranking.ranked]
+    ranked = tuple(sorted(rows, key=lambda row: row.objective.mean))
+    return dataclasses.replace(outcome, values=values, ranking=dataclasses.replace(outcome.ranking, ranked=ranked))
+
+
+@pytest.fixture
+def outcome(small_study: Path) -> StudyOutcome:
+    write_tables(small_study)
+    return read_outcome(small_study)
+
+
+def test_where_the_baseline_leads_the_verdict_says_so(outcome: StudyOutcome) -> None:
+    led = better_by(outcome, 0.9, outcome.is_baseline)
+    assert re.fullmatch(
+        r"No schedule beat plain epochs\. The nearest, weighted, 50 folds, ratio 1, replay 30 %, is 0\.\d{3} nats worse, "
+        r"95 % interval \[\+0\.\d{3}, \+\d\.\d{3}\] \(best of 4, 2 seeds, Dunnett\)\.",
+        verdict(led),
+    )
+    hardly = better_by(outcome, outcome.ranking.ranked[0].objective.mean * 0, outcome.is_baseline)
+    assert verdict(hardly).startswith("Best")
+
+
+def test_what_a_higher_score_lacks_is_told_as_worse(outcome: StudyOutcome) -> None:
+    scores = {name: 100 - value_S for name, value_S in better_by(outcome, 0.9, outcome.is_baseline).values.items()}
+    rows = [dataclasses.replace(row, objective=estimate(scores[row.configuration])) for row in outcome.ranking.ranked]
+    ranking = dataclasses.replace(outcome.ranking, ranked=tuple(sorted(rows, key=lambda row: -row.objective.mean)))
+    told = verdict(dataclasses.replace(outcome, metric="pairs", mode="max", values=scores, ranking=ranking))
+    assert re.match(r"No schedule beat plain epochs\..* is 0\.\d{3} worse, 95 % interval \[\+0\.", told)
+
+
+def test_a_schedule_beside_the_search_that_leads_is_named(outcome: StudyOutcome) -> None:
+    beside = next(name for name in outcome.values if outcome.is_baseline(name) and name != outcome.ranking.baseline)
+    told = verdict(better_by(better_by(outcome, 0.9, beside.__eq__), 0.3, lambda name: not outcome.is_baseline(name)))
+    assert told.startswith("Best searched schedule: ")
+    assert re.search(rf" {outcome.entries[beside].schedule}, which ran beside the search, is \d\.\d{{3}} nats better still\.$", told)
+
+
+def test_with_one_seed_a_leading_baseline_has_no_interval(study_maker: Callable[..., Path], tmp_path: Path) -> None:
+    one_seed = study_maker(tmp_path / "one", {"sleep.folds": [5, 20]}, seeds=(1,))
+    write_tables(one_seed)
+    outcome = read_outcome(one_seed)
+    told = verdict(better_by(outcome, 0.9, outcome.is_baseline))
+    assert re.search(r"is \d\.\d{3} nats worse\. With one seed each, no spread is known: this may be chance\.$", told)
+
+
+def test_what_is_not_ranked_is_named_where_it_is_few_and_counted_where_it_is_many(
+    outcome: StudyOutcome, study_maker: Callable[..., Path], tmp_path: Path
+) -> None:
+    assert stopped_line(outcome) == "Not ranked: random, 50 folds, ratio 3, replay 30 % (stopped at about 66.7k words)."
+    many = study_maker(tmp_path / "many", {"sleep.folds": [1, 2, 5, 20, 50, 100, 200, 400]})
+    write_tables(many)
+    assert re.fullmatch(r"4 configurations are not ranked \(stopped at 22\.3k to 66\.7k words\)\.", stopped_line(read_outcome(many)))
 
 
 def test_a_ranking_that_is_not_at_equal_words_says_so(small_study: Path) -> None:

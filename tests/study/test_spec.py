@@ -5,15 +5,16 @@ import sys
 import time
 from collections.abc import Mapping
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleep_tune.config import configuration_id, trial_id
+from sleep_tune.config import Model, configuration_id, trial_id
 from sleep_tune.errors import UserError
-from sleep_tune.sleep.schedule import coverage
+from sleep_tune.sleep.schedule import CorpusSize, outlook
 from sleep_tune.streams import stream
 from sleep_tune.study.catalogue import shipped
 from sleep_tune.study.dimensions import LogUniform, RandInt, Uniform
@@ -75,9 +76,10 @@ def test_every_shipped_space_asks_a_question_and_wakes_nearly_all_samples(name: 
     samples = corpus_words // 6 if asked.first.data.rows == "lines" else corpus_words // 90
     for config in [*asked.searched(), *asked.always()]:
         if config.sleep is not None:
-            share, sleeps = coverage(config.sleep, samples, config.training.batch_rows, round(config.budget_words / corpus_words * samples))
-            assert share >= 0.98, config.sleep
-            assert sleeps > 0
+            size = CorpusSize(samples, corpus_words, corpus_words / samples)
+            seen = outlook(config.sleep, size, config.training.batch_rows, config.budget_words)
+            assert seen.coverage >= 0.98, config.sleep
+            assert seen.sleeps > 0
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -175,13 +177,14 @@ def test_a_study_that_steers_by_the_test_says_so() -> None:
 
 
 ONE = {"sleep.folds": [5, 20]}
+MODEL_FIELDS = ", ".join(sorted(f"model.{name}" for name in Model.model_fields))
 REFUSED: list[tuple[Mapping[str, Any], str]] = [
-    ({"vary": {"sleep.fold": [5]}}, "unknown field sleep.fold (did you mean folds?)"),
+    ({"vary": {"sleep.fold": [5]}}, "unknown field vary.sleep.fold (did you mean sleep.folds?)"),
     ({"vary": {"folds": [5]}}, "unknown field vary.folds (did you mean sleep.folds?)"),
     ({"vary": {"sleep.folds": []}}, "vary.sleep.folds = []: must be a list of at least one value"),
     (
         {"vary": {"sleep.folds": 5}},
-        "vary.sleep.folds = 5: must be a list of values, or one of {uniform: …}, {log_uniform: …}, {randint: …}",
+        "vary.sleep.folds = 5: must be a list of values, or one of {choice: […]}, {uniform: …}, {log_uniform: …}, {randint: …}",
     ),
     ({"vary": {"sleep.folds": [5, 5]}}, "vary.sleep.folds = [5, 5]: 5 is given twice"),
     ({"vary": {"sleep.folds": [5, 0]}}, "sleep.folds = 0: must be a whole number >= 1"),
@@ -223,7 +226,10 @@ REFUSED: list[tuple[Mapping[str, Any], str]] = [
     ({"seeds": [-1]}, "seeds.0 = -1: must be a whole number in [0, 9223372036854775808)"),
     ({"seeds": [2**63]}, "seeds.0 = 9223372036854775808: must be a whole number in [0, 9223372036854775808)"),
     ({"vry": ONE}, "unknown field vry (did you mean vary?)"),
-    ({"search": "gird"}, "search = gird: must be one of {grid: …}, {random: …}, {optuna: …}"),
+    ({"search": "gird"}, "search = gird: must be grid or {random: {trials: n}} or {optuna: {trials: n}}"),
+    ({"vary": ONE, "search": "random"}, "search = random: must be grid or {random: {trials: n}} or {optuna: {trials: n}}"),
+    ({"vary": ONE, "scheduler": "asha"}, "scheduler = asha: must be none or {asha: {rungs: [1/9, 1/3], reduction: 3}}"),
+    ({"vary": ONE, "set": {"model.zzz": 3}}, f"unknown field model.zzz (allowed: {MODEL_FIELDS})"),
     ({"vary": ONE, "search": {"random": {"trials": 3}}}, "search.random.trials = 3: must be <= 2, the points of the space"),
     ({"search": {"random": {"trials": 3}}}, "vary = {}: a random search needs at least one varied field"),
     (
@@ -242,10 +248,25 @@ REFUSED: list[tuple[Mapping[str, Any], str]] = [
     ({"scheduler": {"asha": {"reduction": 1}}}, "scheduler.asha.reduction = 1: must be a number > 1"),
     ({"objective": {"metric": "dev_los", "mode": "min"}}, "objective.metric = dev_los: unknown (did you mean dev_loss?)"),
     ({"objective": {"metric": "dev_loss", "mode": "max"}}, "objective.mode = max: must be min for dev_loss, which is better when lower"),
-    ({"objective": {"metric": "blimp", "mode": "max"}}, "objective.metric = blimp: must be among evaluation.milestones.tasks = []"),
+    (
+        {"objective": {"metric": "blimp", "mode": "max"}},
+        "objective.metric = blimp: must be among evaluation.milestones.tasks = [] (allowed: dev_loss, perplexity, train_loss; "
+        "to search by blimp add set: {evaluation.milestones.tasks: [blimp]})",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("fields", "expected"), REFUSED, ids=[expected[:40] for _, expected in REFUSED])
 def test_what_a_study_may_not_say_is_one_line(fields: Mapping[str, Any], expected: str) -> None:
     assert line(**fields) == expected
+
+
+def test_an_unknown_preset_in_a_file_names_the_file(tmp_path: Path) -> None:
+    for text, fault in (
+        ("base: [tinyy, default]\nseeds: [1]\n", "unknown preset tinyy (did you mean tiny?)"),
+        ("base: [tiny]\nseeds: [1]\nalways: [epoch]\n", "unknown schedule epoch (did you mean epochs?)"),
+    ):
+        (tmp_path / "mine.yaml").write_text(text)
+        with pytest.raises(UserError) as refused:
+            read_space(str(tmp_path / "mine.yaml"))
+        assert str(refused.value) == f"{tmp_path}/mine.yaml: {fault}"
