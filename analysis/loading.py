@@ -1,16 +1,21 @@
 """A finished, running or killed study as data frames, for notebooks and plots."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from sleep_tune.errors import UserError
+from sleep_tune.study.ledger import read_ledger
 from sleep_tune.study.outcome import LOSS_TASK, StudyOutcome, read_outcome
+from sleep_tune.study.spec import Study, load_spec
 from sleep_tune.study.tables import write_tables
 
+MOST_VALUES = 8  # of a field that are compared one by one
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -23,6 +28,22 @@ class StudyTables:
     scores: pd.DataFrame
     steps: pd.DataFrame
     outcome: StudyOutcome
+    planned: int  # trials
+
+    @property
+    def searched(self) -> pd.DataFrame:
+        """The trials of the search, without those that ran beside it."""
+        return self.trials[self.trials.origin != "always"]
+
+    @property
+    def standing(self) -> str:
+        """How much of the study there is to see: `12 of 15 trials; 3 configurations not ranked yet`."""
+        ended, unranked = int((self.trials.state != "running").sum()), len(self.outcome.ranking.stopped)
+        unfinished = ended < max(self.planned, len(self.trials))
+        trials = f"{ended} of {max(self.planned, len(self.trials))} trials" if unfinished else f"{ended} trials"
+        if not unranked:
+            return trials
+        return f"{trials}; {unranked} configuration{'s' * (unranked > 1)} {'not ranked yet' if unfinished else 'stopped, not ranked'}"
 
     @property
     def name(self) -> str:
@@ -57,7 +78,15 @@ def find_study() -> Path:
 def load_study(directory: Path) -> StudyTables:
     """Derive a study's tables anew and read them. Raises UserError where there is no study."""
     frames = {name: pd.read_parquet(path) for name, path in write_tables(directory).items()}
-    return StudyTables(directory, frames["trials"], frames["scores"], frames["steps"], read_outcome(directory))
+    return StudyTables(directory, frames["trials"], frames["scores"], frames["steps"], read_outcome(directory), _planned(directory))
+
+
+def _planned(directory: Path) -> int:
+    """Trials of the study's plan; 0 where another version wrote a plan that this one does not know."""
+    try:
+        return Study(directory.name, "", load_spec(read_ledger(directory).spec)).trials_planned
+    except UserError:
+        return 0
 
 
 def ranking_frame(study: StudyTables) -> pd.DataFrame:
@@ -87,6 +116,22 @@ def common_words(study: StudyTables) -> int:
     ended = study.trials.trial[study.trials.state.isin(["complete", "stopped"])]
     reached = study.dev_loss[study.dev_loss.trial.isin(ended)].groupby("trial").words_seen.max()
     return int(reached.min()) if len(reached) else 0
+
+
+def comparable(trials: pd.DataFrame, field: str, others: Sequence[str]) -> pd.Series:
+    """Which trials compare the values of `field` fairly: those whose other fields and seed occur at each of the compared values.
+
+    Compared are as many values as have such trials in common (of equally many, those with most). trials: a row a trial. All False
+    where no two values have any. Where a scheduler stopped the worst, the mean over all that is left would compare unlike trials.
+    """
+    key = trials[[*others, "seed"]].astype(str).agg("|".join, axis=1) if len(trials) else pd.Series(dtype=str)
+    keys = {value: set(key[trials[field] == value]) for value in trials[field].dropna().unique()}
+    for size in range(len(keys), 1, -1) if len(keys) <= MOST_VALUES else ():
+        common = {values: set.intersection(*(keys[value] for value in values)) for values in combinations(keys, size)}
+        values = max(common, key=lambda chosen: len(common[chosen]))
+        if common[values]:
+            return trials[field].isin(values) & key.isin(common[values])
+    return pd.Series(data=False, index=trials.index)
 
 
 def final_scores(study: StudyTables, task: str) -> pd.Series:

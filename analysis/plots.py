@@ -17,12 +17,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.loading import REPOSITORY, StudyTables, common_words, dev_losses, final_scores
+from analysis.loading import MOST_VALUES, REPOSITORY, StudyTables, common_words, comparable, dev_losses, final_scores
 from sleep_tune.words import show_words
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#595959"
 CURVES = (BLUE, RED, GREEN, PURPLE)
 WAKE, SLEEP = "#F8E8B0", "#BBD7EC"
+DOT: Any = {"marker": "o", "ms": 3.5, "color": BLUE, "alpha": 0.6, "mew": 0}
+GREY_DOT: Any = {"marker": "o", "ms": 3.5, "mfc": "none", "mec": "#999999", "mew": 0.7}
 WIDTH = 7.0  # inches
 STYLE: Any = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7,
@@ -54,14 +56,23 @@ def plot_ranking(study: StudyTables, best: int = 15) -> Figure:
             values_S = outcome.values[row.configuration]
             axes.plot(values_S, np.full(len(values_S), height), "o", ms=4, mfc="white", mec=colour, mew=1)
             axes.plot([row.objective.mean] * 2, [height - 0.3, height + 0.3], color=colour, lw=2.2)
-        axes.set_yticks(range(len(rows)), [outcome.entries[row.configuration].schedule for row in rows])
+        axes.set_yticks(range(len(rows)), [_named(study, row.configuration) for row in rows])
         axes.invert_yaxis()
         axes.grid(axis="x", lw=0.3, color="#CCCCCC")
         axes.set_axisbelow(True)
         better = "lower" if outcome.mode == "min" else "higher"
         axes.set_xlabel(f"{_spelt(outcome.metric)}{study.unit} at the full budget, {better} is better")
         _legend_of_seeds(axes, bool(outcome.ranking.baseline))
+        _title(figure, study)
     return figure
+
+
+def _title(figure: Figure, study: StudyTables) -> None:
+    figure.suptitle(f"{study.name}: {study.standing}", fontsize=STYLE["axes.titlesize"], fontweight="bold")
+
+
+def _named(study: StudyTables, configuration: str) -> str:
+    return f"{study.outcome.entries[configuration].schedule}{' (baseline)' if study.outcome.is_baseline(configuration) else ''}"
 
 
 def _legend_of_seeds(axes: Axes, baseline: bool) -> None:
@@ -86,17 +97,17 @@ def plot_learning_curves(study: StudyTables, best: int = 3) -> Figure:
         against = dev_losses(study, baseline) if baseline else pd.DataFrame()
         for name, colour in [*zip(searched, CURVES, strict=False), *([(baseline, ORANGE)] if baseline else [])]:
             losses = dev_losses(study, name)
-            mark = " (baseline)" if name == baseline else ""
-            _band(above, losses, colour, f"{outcome.entries[name].schedule}{mark}")
+            _band(above, losses, colour, _named(study, name))
             if name != baseline and len(against):
                 losses.index = against.index[: len(losses)].append(losses.index[len(against) :])  # equal milestones, met a few words apart
                 _band(middle, (losses - against).dropna(how="all").dropna(axis=1), colour, "")
         middle.axhline(0, color=ORANGE, lw=1.3)
-        if searched:
-            _training_curve(below, study, searched[0], BLUE, shade=True)
-        if baseline:
-            _training_curve(below, study, baseline, ORANGE, shade=not searched)
+        shown = [*((name, BLUE) for name in searched[:1]), *((name, ORANGE) for name in [baseline] if name)]
+        smooth = [_training_curve(below, study, name, colour, shade=name == shown[0][0]) for name, colour in shown]
+        if smooth:
+            below.set_ylim(*_room(pd.concat(smooth)))
         _curve_axes(study, above, middle, below)
+        _title(figure, study)
     return figure
 
 
@@ -108,8 +119,8 @@ def _curve_axes(study: StudyTables, above: Axes, middle: Axes, below: Axes) -> N
     below.set_xlim(0, study.trials.words_seen.max())
     below.xaxis.set_major_formatter(FuncFormatter(lambda words, _: show_words(words)))
     if above.get_legend_handles_labels()[0]:
-        above.legend(loc="upper right")
-        below.legend(loc="upper right", frameon=True, framealpha=0.9, edgecolor="none")
+        for axes in (above, below):
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
 
 
 def _band(axes: Axes, losses: pd.DataFrame, colour: str, label: str) -> None:
@@ -120,27 +131,26 @@ def _band(axes: Axes, losses: pd.DataFrame, colour: str, label: str) -> None:
     axes.plot(losses.index, losses.mean(axis=1), color=colour, marker="o", ms=2.2, label=label or None)
 
 
-def _training_curve(axes: Axes, study: StudyTables, configuration: str, colour: str, shade: bool) -> None:
+def _training_curve(axes: Axes, study: StudyTables, configuration: str, colour: str, shade: bool) -> pd.Series:
+    """Draw a configuration's training loss; returns the smoothed one."""
     trial = study.trials[study.trials.configuration == configuration].sort_values("seed").iloc[0]
     steps = study.steps[study.steps.trial == trial.trial]
     if shade:
         shade_phases(axes, steps)
     window = max(5, len(steps) // 150)
+    smooth = steps.loss.rolling(window, min_periods=1).mean()
     axes.plot(steps.words_seen, steps.loss, color=colour, alpha=0.15, lw=0.4)
-    axes.plot(
-        steps.words_seen,
-        steps.loss.rolling(window, min_periods=1).mean(),
-        color=colour,
-        lw=1.0,
-        label=f"{trial.schedule}, seed {trial.seed} (mean of {window} steps)",
-    )
-    axes.set_ylim(*_room(steps.loss))
+    label = f"{trial.schedule}, seed {trial.seed} (mean of {window} steps)"
+    axes.plot(steps.words_seen, smooth, color=colour, lw=1.0, label=label)
+    return smooth
 
 
 def _room(loss: pd.Series) -> tuple[float, float]:
-    """Limits that leave out the few extreme steps."""
-    low, high = np.nanquantile(loss, [0.002, 0.998])
-    return float(low - 0.05 * (high - low)), float(high + 0.05 * (high - low))
+    """Limits with all of the smoothed lines in them, which leave out what single steps do beyond."""
+    finite = loss[np.isfinite(loss)]
+    low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
+    room = 0.08 * (high - low) or 1.0
+    return float(low - room), float(high + room)
 
 
 def shade_phases(axes: Axes, steps: pd.DataFrame) -> None:
@@ -160,8 +170,9 @@ def shade_phases(axes: Axes, steps: pd.DataFrame) -> None:
 def plot_fields(study: StudyTables, task: str | None = None) -> Figure:
     """A column a varied field. Above: the objective (or a task's final score) of completed trials at the full budget.
     Below, where trials were stopped: dev loss of all trials at the words the first ones were stopped at, so at equal words.
+    Means are over trials that have partners, equal but for the field, at the values compared; the others are grey.
     """
-    fields, complete = study.varied, study.trials[study.trials.state == "complete"]
+    complete = study.trials[study.trials.state == "complete"]
     label = f"{_spelt(study.outcome.metric)}{study.unit}" if task is None else f"{task} ({_unit(study, task)})"
     values = complete.set_index("trial").objective if task is None else final_scores(study, task)
     rows = [(complete, values.reindex(complete.trial), f"{label}\nat the full budget")]
@@ -170,46 +181,61 @@ def plot_fields(study: StudyTables, task: str | None = None) -> Figure:
     if task is None and (study.trials.state == "stopped").any():
         some = study.trials[study.trials.trial.isin(early.index)]
         rows.append((some, early.reindex(some.trial), f"dev loss (nats)\nof all trials at {show_words(words)} words"))
+    fields = study.varied or [""]
     with plt.rc_context(STYLE):
-        size = (max(2.4, min(WIDTH, 1.9 * max(1, len(fields)))), 2.1 * len(rows) + 0.3)
-        figure, grid = plt.subplots(len(rows), max(1, len(fields)), figsize=size, sharey="row", squeeze=False)
+        size = (max(3.6, min(WIDTH, 1.9 * len(fields))), 2.1 * len(rows) + 0.8)
+        figure, grid = plt.subplots(len(rows), len(fields), figsize=size, sharey="row", squeeze=False)
         for line, (trials, trial_values, name) in zip(grid, rows, strict=True):
             line[0].set_ylabel(name)
-            for axes, field in zip(line, fields, strict=False):
-                kinds = sorted(study.trials[field][study.trials.origin != "always"].dropna().unique())
-                _field_panel(axes, trials.assign(value=trial_values.to_numpy()), field, kinds, study.outcome.ranking.baseline)
-        figure.legend(handles=_field_handles(study), loc="outside upper center", ncols=3 if len(fields) > 2 else 1)
+            for axes, field in zip(line, study.varied, strict=False):
+                _field_panel(axes, study, trials.assign(value=trial_values.to_numpy()), field)
+        figure.legend(handles=_field_handles(study), loc="outside lower center", ncols=2 if len(fields) > 2 else 1)
+        _title(figure, study)
     return figure
 
 
-def _field_panel(axes: Axes, trials: pd.DataFrame, field: str, kinds: list[Any], baseline: str | None) -> None:
+def _field_panel(axes: Axes, study: StudyTables, trials: pd.DataFrame, field: str) -> None:
     """Trials as dots over the field's values (as categories, or on an axis where there are many numbers), with their means."""
     searched = trials[(trials.origin != "always") & trials[field].notna()].dropna(subset="value")
-    beside = trials[trials.configuration == baseline].value.dropna()
+    beside = trials[trials.configuration == study.outcome.ranking.baseline].value.dropna()
     if len(beside):
         axes.axhspan(beside.min(), beside.max(), color=ORANGE, alpha=0.25, lw=0)
         axes.axhline(beside.mean(), color=ORANGE, lw=1.2)
     axes.set_xlabel(field)
     axes.grid(axis="y", lw=0.3, color="#CCCCCC")
     axes.set_axisbelow(True)
+    kinds = sorted(study.searched[field].dropna().unique())
     numbers = not any(isinstance(kind, str) for kind in kinds)
-    if len(kinds) > 8 and numbers:
+    if len(kinds) > MOST_VALUES and numbers:
         axes.plot(searched[field].astype(float), searched.value, "o", ms=3, color=BLUE, alpha=0.6, mew=0, zorder=3)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         return
     place = searched[field].map({kind: index for index, kind in enumerate(kinds)}).astype(float)
     groups = searched.groupby(place).value
     aside = (groups.cumcount() + 0.5) / groups.transform("size") - 0.5  # side by side, so that no dot hides another
-    axes.plot(place + 0.4 * aside, searched.value, "o", ms=3, color=BLUE, alpha=0.6, mew=0, zorder=3)
-    axes.plot(groups.mean().index, groups.mean(), "_-" if numbers else "_", color="black", ms=16, mew=1.6, lw=0.6)
+    like = _like(study, searched, field)
+    for chosen, look in ((like, DOT), (~like, GREY_DOT)):
+        axes.plot((place + 0.4 * aside)[chosen], searched.value[chosen], ls="", zorder=3, **look)
+    means = searched[like].groupby(place[like]).value.mean()
+    axes.plot(means.index, means, "_-" if numbers and len(means) > 2 else "_", color="black", ms=16, mew=1.6, lw=0.6)
     axes.set_xticks(range(len(kinds)), [f"{kind:g}" if isinstance(kind, float) else str(kind) for kind in kinds])
     axes.set_xlim(-0.5, len(kinds) - 0.5)
+    for index in set(range(len(kinds))) - set(place):
+        axes.text(index, 0.5, "none", transform=axes.get_xaxis_transform(), ha="center", color=GREY, fontsize=7)
+
+
+def _like(study: StudyTables, trials: pd.DataFrame, field: str) -> pd.Series:
+    """Which of the shown trials may be averaged. All, where a random search lost none: its values met equal partners on average."""
+    if len(trials) == len(study.searched[field].dropna()) and set(trials.origin) == {"random"}:
+        return pd.Series(data=True, index=trials.index)
+    return comparable(trials, field, [name for name in study.varied if name != field])
 
 
 def _field_handles(study: StudyTables) -> list[Line2D | Patch]:
     handles: list[Line2D | Patch] = [
-        Line2D([], [], marker="o", color=BLUE, alpha=0.6, ls="", ms=4, mew=0, label="a trial (one seed)"),
-        Line2D([], [], marker="_", color="black", ms=12, mew=1.6, ls="", label="mean"),
+        Line2D([], [], ls="", label="a trial (one seed)", **DOT),
+        Line2D([], [], ls="", label="one without an equal partner at the other values: not compared", **GREY_DOT),
+        Line2D([], [], marker="_", color="black", ms=12, mew=1.6, ls="", label="mean over trials with equal partners"),
     ]
     if baseline := study.outcome.ranking.baseline:
         handles.append(Patch(color=ORANGE, alpha=0.5, lw=0, label=f"baseline ({study.outcome.entries[baseline].schedule}), its seeds"))
