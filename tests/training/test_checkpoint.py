@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sleep_tune.data.token_store import open_store
-from sleep_tune.errors import RunError
+from sleep_tune.errors import RunError, UserError
 from sleep_tune.training import checkpoint
 from sleep_tune.training.loop import Run, advance
 
@@ -66,7 +66,7 @@ def test_with_only_damaged_checkpoints_a_run_never_starts_again_silently(saved):
 
 def test_another_configurations_checkpoint_is_refused(saved):
     run, directory = saved
-    with pytest.raises(RunError, match="another configuration"):
+    with pytest.raises(UserError, match="another configuration"):
         checkpoint.load_newest(directory, run, "you", print)
 
 
@@ -82,7 +82,7 @@ def test_only_the_last_checkpoints_are_kept(saved):
 FILL = """
 import resource, sys
 from pathlib import Path
-from sleep_tune.errors import RunError
+from sleep_tune.errors import RunError, UserError
 from sleep_tune.training.checkpoint import publish
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
