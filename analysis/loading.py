@@ -43,7 +43,9 @@ class StudyTables:
         trials = f"{ended} of {max(self.planned, len(self.trials))} trials" if unfinished else f"{ended} trials"
         if not unranked:
             return trials
-        return f"{trials}; {unranked} configuration{'s' * (unranked > 1)} {'not ranked yet' if unfinished else 'stopped, not ranked'}"
+        only_stopped = set(self.outcome.states) <= {"complete", "stopped"}
+        why = "not ranked yet" if unfinished else "stopped, not ranked" if only_stopped else "not ranked"
+        return f"{trials}; {unranked} configuration{'s' * (unranked > 1)} {why}"
 
     @property
     def name(self) -> str:

@@ -102,6 +102,9 @@ def plot_learning_curves(study: StudyTables, best: int = 3) -> Figure:
                 losses.index = against.index[: len(losses)].append(losses.index[len(against) :])  # equal milestones, met a few words apart
                 _band(middle, (losses - against).dropna(how="all").dropna(axis=1), colour, "")
         middle.axhline(0, color=ORANGE, lw=1.3)
+        if not (searched and baseline):
+            text = "no schedule to compare: none, or no baseline, is ranked"
+            middle.text(0.5, 0.6, text, transform=middle.transAxes, ha="center", color=GREY)
         shown = [*((name, BLUE) for name in searched[:1]), *((name, ORANGE) for name in [baseline] if name)]
         smooth = [_training_curve(below, study, name, colour, shade=name == shown[0][0]) for name, colour in shown]
         if smooth:
@@ -221,7 +224,7 @@ def _field_panel(axes: Axes, study: StudyTables, trials: pd.DataFrame, field: st
     axes.set_xticks(range(len(kinds)), [f"{kind:g}" if isinstance(kind, float) else str(kind) for kind in kinds])
     axes.set_xlim(-0.5, len(kinds) - 0.5)
     for index in set(range(len(kinds))) - set(place):
-        axes.text(index, 0.5, "none", transform=axes.get_xaxis_transform(), ha="center", color=GREY, fontsize=7)
+        axes.text(index, 0.04, "none", transform=axes.get_xaxis_transform(), ha="center", color=GREY, fontsize=7)
 
 
 def _like(study: StudyTables, trials: pd.DataFrame, field: str) -> pd.Series:

@@ -19,13 +19,13 @@ class RunError(UserError):
     exit_code = 1
 
 
-def nearest(name: str, allowed: Iterable[str]) -> str:
-    """` (did you mean X?)` where a name of `allowed` is close to `name`, else the allowed names in brackets."""
+def nearest(name: str, allowed: Iterable[str], prefix: str = "") -> str:
+    """` (did you mean X?)` where a name of `allowed` is close to `name`, else the allowed names in brackets; each after `prefix`."""
     names = sorted(allowed)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
-        return f" (did you mean {close[0]}?)"
-    return f" (allowed: {', '.join(names)})" if names else ""
+        return f" (did you mean {prefix}{close[0]}?)"
+    return f" (allowed: {', '.join(prefix + name for name in names)})" if names else ""
 
 
 def one_line(error: BaseException) -> str:

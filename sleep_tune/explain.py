@@ -31,7 +31,7 @@ def _line(model: type[BaseModel], errors: list[Any], raw: object, prefix: str) -
         return str(error["msg"])
     if error["type"] == "extra_forbidden":
         siblings = _fields(_annotation(model, path[:-1]) if path[:-1] else model)
-        return f"unknown field {name}{nearest(name, [prefix + '.'.join([*path[:-1], sibling]) for sibling in siblings])}"
+        return f"unknown field {name}{nearest(path[-1], siblings, prefix + ''.join(f'{part}.' for part in path[:-1]))}"
     if error["type"] == "missing" and isinstance(error["loc"][-1], int):  # a list that is too short
         return f"{name} = {_shown(_value(raw, path))}: must be {_allowed(annotation)}"
     if error["type"] == "missing":

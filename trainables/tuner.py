@@ -202,6 +202,7 @@ def _ray(study: Study, options: RunOptions) -> Iterator[int]:
     import ray
 
     resources = study.first.resources
+    print("starting Ray", flush=True)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if options.address is not None:
         try:

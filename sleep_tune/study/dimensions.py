@@ -147,7 +147,8 @@ def _listed(value: object) -> object:
     if isinstance(value, list | tuple):
         return {"choice": value}
     if not isinstance(value, dict | Frozen) or (isinstance(value, dict) and len(value) != 1):
-        raise PydanticCustomError("choice", "must be a list of values, or one of {choice: […]}, {uniform: …}, {log_uniform: …}, {randint: …}")
+        kinds = "{choice: […]}, {uniform: …}, {log_uniform: …}, {randint: …}"
+        raise PydanticCustomError("choice", "must be a list of values, or one of {kinds}", {"kinds": kinds})
     return value
 
 

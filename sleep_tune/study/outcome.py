@@ -189,7 +189,8 @@ def stopped_line(outcome: StudyOutcome) -> str:
     if not stopped:
         return ""
     if len(stopped) <= MOST_NAMED:
-        return "Not ranked: " + "; ".join(f"{outcome.entries[row.configuration].schedule} ({_end(outcome, [row])})" for row in stopped) + "."
+        named = [f"{outcome.entries[row.configuration].schedule} ({_end(outcome, [row])})" for row in stopped]
+        return f"Not ranked: {'; '.join(named)}."
     some = sum(row.completed > 0 for row in stopped)
     also = f"; {some} of them completed on some of their seeds" if some else ""
     return f"{len(stopped)} configurations are not ranked ({_end(outcome, stopped)}){also}."

@@ -13,9 +13,10 @@ import pytest
 mpl.use("agg")
 
 import matplotlib.pyplot as plt
+import pandas as pd
 from matplotlib.image import imread
 
-from analysis.loading import StudyTables, common_words, dev_losses, find_study, load_study, ranking_frame
+from analysis.loading import StudyTables, common_words, comparable, dev_losses, find_study, load_study, ranking_frame
 from analysis.plots import plot_fields, plot_learning_curves, plot_ranking, save, shade_phases
 from sleep_tune.errors import UserError
 
@@ -86,6 +87,50 @@ def test_every_plot_is_a_picture_of_the_width_of_a_page(study: StudyTables, plot
         assert height > 300
         assert all(axes.get_xlabel() for axes in figure.axes[-1:])
         plt.close(figure)
+
+
+def test_every_plot_says_which_study_and_how_much_of_it_is_there(study: StudyTables) -> None:
+    assert study.planned == 20
+    for figure in (plot_ranking(study), plot_learning_curves(study), plot_fields(study), plot_fields(study, "pairs")):
+        assert figure.get_suptitle() == f"made: 18 of 20 trials; {len(study.outcome.ranking.stopped)} configurations not ranked yet"
+    plt.close("all")
+
+
+def test_all_of_the_smoothed_training_loss_is_in_the_picture(study: StudyTables) -> None:
+    axes = plot_learning_curves(study).axes[2]
+    low, high = axes.get_ylim()
+    smoothed = [line.get_ydata() for line in axes.lines if "mean of" in str(line.get_label())]
+    assert len(smoothed) == 2
+    assert all(low < np.min(loss) < np.max(loss) < high for loss in smoothed)
+    plt.close("all")
+
+
+def trials(*rows: tuple[str, int, int]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["strategy", "folds", "seed"])
+
+
+def test_only_trials_with_equal_partners_are_compared() -> None:
+    some = trials(("strict", 5, 1), ("strict", 20, 1), ("random", 5, 1), ("random", 5, 2))
+    assert comparable(some, "strategy", ["folds"]).tolist() == [True, False, True, False]
+    assert comparable(some, "folds", ["strategy"]).tolist() == [True, True, False, False]
+
+
+def test_a_value_without_partners_does_not_hinder_the_comparison_of_others() -> None:
+    some = trials(("strict", 5, 1), ("random", 5, 1), ("weighted", 20, 1))
+    assert comparable(some, "strategy", ["folds"]).tolist() == [True, True, False]
+
+
+def test_survivors_that_differ_in_everything_are_not_compared() -> None:
+    assert not comparable(trials(("strict", 5, 1), ("random", 20, 1)), "strategy", ["folds"]).any()
+    assert not comparable(trials(("strict", 5, 1)), "strategy", ["folds"]).any()
+    assert not comparable(trials(), "strategy", ["folds"]).any()
+
+
+def test_means_of_two_values_are_not_joined(study: StudyTables) -> None:
+    means = [line for axes in plot_fields(study).axes for line in axes.lines if line.get_marker() == "_" and len(line.get_xdata())]
+    assert means
+    assert {line.get_linestyle() for line in means} == {"None"}
+    plt.close("all")
 
 
 def test_phases_are_shaded_where_they_were(study: StudyTables) -> None:
