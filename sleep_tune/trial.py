@@ -183,7 +183,8 @@ class Trial:
         table = [{"words_seen": self.state.words_seen, "final": True, **row} for row in [dev_row(dev_loss), *rows]]
         self._scores.add_all(table)
         self._scores.flush()
-        final = {"words_seen": self.state.words_seen, "wall_s": self.wall_s, "tasks": tasks, "rows": table}
+        final = {"words_seen": self.state.words_seen, "wall_s": self.wall_s, "short_buffers": self.state.short_buffers}
+        final |= {"tasks": tasks, "rows": table}
         write_text(self.directory / "final.json", json.dumps(final, indent=1) + "\n")
         return tasks
 

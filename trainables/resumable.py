@@ -154,6 +154,7 @@ class LedgerScheduler(FIFOScheduler):
         study = desk.study
         self._deciding = Deciding(Rungs(study.rungs(), study.reduction, study.mode) if study.reduction else None)
         self._deciding.replay(desk.ledger.view)
+        self._said: set[tuple[str, str]] = set()
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         """CONTINUE always: a STOP reaches the worker as a flag, so that its next step is the final evaluation."""
@@ -166,9 +167,17 @@ class LedgerScheduler(FIFOScheduler):
             fields = {"trial": record.trial, "milestone": milestone, "words_seen": int(result["words_seen"]), "metrics": metrics}
             if self._desk.record(("reported", {**fields, "value": value, "decision": decision})):
                 self._desk.console.reported(record.trial, milestone, int(result["words_seen"]), metrics, decision)
+        self._say_notes(record, result)
         if record.stop_decided:
             raise_stop(assignment)
         return TrialScheduler.CONTINUE
+
+    def _say_notes(self, record: TrialRecord, result: dict[str, Any]) -> None:
+        """What a worker found in its trial's files, once."""
+        notes = result.get("notes")
+        if notes and (record.trial, notes) not in self._said:
+            self._said.add((record.trial, notes))
+            self._desk.console.terminal.print(f"trial {record.trial}: {notes}", soft_wrap=True)
 
     def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
         """The trial's last step: scores and end, unless it left early because it was asked to."""

@@ -48,6 +48,7 @@ class SleepTrainable(Trainable):
         self._told = assigned(config)
         self._reported = self._told.reported
         self._began = time.perf_counter()
+        self._notes: list[str] = []  # what the trial says of its files; the driver prints it
 
     def __repr__(self) -> str:  # names the actor in Ray's dashboard and logs
         return f"trial {self._told.trial}"
@@ -55,7 +56,8 @@ class SleepTrainable(Trainable):
     def step(self) -> dict[str, Any]:
         """The next milestone that the ledger lacks, or the final scores. Errors that another try cannot mend end the trial."""
         try:
-            return self._next()
+            result = self._next()
+            return {**result, "notes": "; ".join(self._notes)} if self._notes else result
         except Leaving:
             return self._left({})
         except Exception as error:
@@ -86,7 +88,7 @@ class SleepTrainable(Trainable):
     def _open(self) -> Trial:
         told = self._told
         set_threads(told.config.resources.cpus)
-        self._trial = trial = Trial(told.config, told.prepared, told.directory, told.milestones, told.attempt)
+        self._trial = trial = Trial(told.config, told.prepared, told.directory, told.milestones, told.attempt, self._notes.append)
         self._tracker = Tracker(told.config, told.study, told.trial, told.directory)
         self._progress = Progress(told.directory, self._tracker.log, lambda: told_to_leave(told))
         return trial
