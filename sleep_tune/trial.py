@@ -95,18 +95,20 @@ class Trial:
             self._scores.flush()
 
     def _final(self) -> dict[str, Any] | None:
-        """What `finish` left behind for the state as it is."""
+        """What `finish` left behind for the state as it is and the scores that are asked for now."""
         done = self.directory / "final.json"
         final = json.loads(done.read_text()) if done.exists() else None
-        return final if final is not None and final["words_seen"] == self.state.words_seen else None
+        asked = {"words_seen": self.state.words_seen, "evaluation": self.config.evaluation.model_dump(mode="json")}
+        return final if final is not None and all(final.get(key) == value for key, value in asked.items()) else None
 
     def _refuse_older_attempts(self) -> None:
         """A worker that outlived a network cut may not write into a trial that its successor has taken over."""
         mark = self.directory / "attempt"
-        newest = int(mark.read_text()) if mark.exists() else 0
+        newest = int(mark.read_text()) if mark.exists() else -1
         if self.attempt < newest:
             raise RunError(f"{self.directory}: attempt {newest} has taken this trial over from attempt {self.attempt}")
-        write_text(mark, f"{self.attempt}\n")
+        if self.attempt > newest:
+            write_text(mark, f"{self.attempt}\n")
 
     @property
     def words_seen(self) -> int:
@@ -149,7 +151,7 @@ class Trial:
     def _report(self, milestone: int) -> Report:
         dev_loss = math.nan if self.state.diverged else self.probe.loss(self.run.network)
         diverged = not math.isfinite(dev_loss)
-        rows = [dev_row(dev_loss)]
+        rows = [dev_row(dev_loss, self.probe.words)]
         metrics = {
             "dev_loss": WORST_LOSS if diverged else dev_loss,
             "perplexity": math.exp(min(WORST_LOSS if diverged else dev_loss, 50.0)),
@@ -165,6 +167,7 @@ class Trial:
 
     def save(self) -> None:
         """Checkpoint at this step: records first, then the state that covers them."""
+        self._refuse_older_attempts()
         sizes = {"steps.jsonl": self._steps.flush(), "scores.jsonl": self._scores.flush()}
         reports = [dataclasses.asdict(report) for report in self.reports]
         extra = {"reports": reports, "wall_s": self.wall_s, "loss": self.loss, "sizes": sizes}
@@ -180,11 +183,11 @@ class Trial:
         tasks, rows = self.scorer.at_the_end(self.run.network.model, self.directory / "evaluation", on_progress)
         dev_loss = self.probe.loss(self.run.network)
         tasks["dev_loss"] = dev_loss if math.isfinite(dev_loss) else WORST_LOSS
-        table = [{"words_seen": self.state.words_seen, "final": True, **row} for row in [dev_row(dev_loss), *rows]]
+        table = [{"words_seen": self.state.words_seen, "final": True, **row} for row in [dev_row(dev_loss, self.probe.words), *rows]]
         self._scores.add_all(table)
         self._scores.flush()
-        final = {"words_seen": self.state.words_seen, "wall_s": self.wall_s, "short_buffers": self.state.short_buffers}
-        final |= {"tasks": tasks, "rows": table}
+        final = {"words_seen": self.state.words_seen, "evaluation": self.config.evaluation.model_dump(mode="json")}
+        final |= {"wall_s": self.wall_s, "short_buffers": self.state.short_buffers, "tasks": tasks, "rows": table}
         write_text(self.directory / "final.json", json.dumps(final, indent=1) + "\n")
         return tasks
 
@@ -201,13 +204,13 @@ def remove_leftovers(directory: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def dev_row(loss: float) -> dict[str, Any]:
-    """The row of `dev_loss` in the table of scores; a broken network's loss is missing, not a number."""
+def dev_row(loss: float, words: int) -> dict[str, Any]:
+    """The row of `dev_loss` in the table of scores, over `words` words; a broken network's loss is missing, not a number."""
     broken = not math.isfinite(loss)
     row = {
         "task": "dev_loss",
         "uid": "dev",
-        "n": 1,
+        "n": words,
         "score": None if broken else loss,
         "unit": "nats",
         "stderr": None,

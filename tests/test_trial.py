@@ -218,3 +218,24 @@ def test_a_schedule_that_ends_before_its_budget_reports_its_end_once(corpus: Pre
     words = [report.words_seen for report in trial.reports]
     assert len(words) == len(set(words))
     assert words[-1] < 10_000
+
+
+def test_a_finished_trial_is_scored_anew_where_other_scores_are_asked_for(corpus: Prepared, tmp_path: Path) -> None:
+    run_to_the_end(Trial(config(), corpus, tmp_path, MILESTONES))
+    again = Trial(config(evaluation__final__items_per_uid=3), corpus, tmp_path, MILESTONES)
+    again.finish()
+    again.close()
+    final = [row for row in lines(tmp_path / "scores.jsonl") if row["final"] and row["task"] == "pairs"]
+    assert {row["n"] for row in final} == {3}
+    assert len({row["uid"] for row in final}) == len(final)
+
+
+def test_a_worker_whose_trial_was_taken_over_publishes_no_more(corpus: Prepared, tmp_path: Path) -> None:
+    trial = Trial(config(), corpus, tmp_path, MILESTONES, attempt=1)
+    trial.advance()
+    before = sorted(path.name for path in tmp_path.glob("checkpoint_*"))
+    (tmp_path / "attempt").write_text("2\n")  # as on a shared disk whose lock did not reach this worker
+    with pytest.raises(RunError, match="attempt 2 has taken this trial over"):
+        trial.advance()
+    trial.close()
+    assert sorted(path.name for path in tmp_path.glob("checkpoint_*")) == before
