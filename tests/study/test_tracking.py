@@ -258,7 +258,7 @@ def test_the_death_of_wandb_is_one_warning_and_the_next_trial_has_it_again(trial
 def test_a_server_that_does_not_answer_leaves_the_run_offline(trial: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("WANDB_MODE", "")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
     warnings: list[str] = []
     tracker = Tracker(config("auto", tensorboard=False), "study", "t1", trial, warn=warnings.append)
     tracker.log(steps(1, 40))
