@@ -32,18 +32,19 @@ def full_line(path: Path, needed_bytes: int = NEEDED_BYTES) -> str:
 
 def free_bytes(path: Path) -> int:
     """Free bytes on the disk of `path`, or of its nearest parent that exists."""
-    return shutil.disk_usage(_existing(path)).free
+    return shutil.disk_usage(existing(path)).free
 
 
 def mount(path: Path) -> Path:
     """The mount point of the disk that `path` lies on."""
-    path = _existing(path).resolve()
+    path = existing(path).resolve()
     while not path.is_mount():
         path = path.parent
     return path
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
+    """`path`, or its nearest parent that is there."""
     while not path.exists() and path != path.parent:
         path = path.parent
     return path

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from sleep_tune.disk import existing
 from sleep_tune.errors import UserError
 
 
@@ -83,9 +84,7 @@ def writable_directory(text: str, option: str) -> Path:
         raise UserError(f"{option} = {text!r}: must be a directory")
     path = Path(os.path.abspath(text)) if Path(text).is_absolute() else Path(text)
     try:
-        there = path
-        while not there.exists() and there != there.parent:
-            there = there.parent
+        there = existing(path)
         if not there.is_dir():
             raise UserError(f"{option} = {text}: {there} is a file, must be a directory")
         os.rmdir(tempfile.mkdtemp(dir=there, prefix=".sleep-tune-"))  # permissions alone do not tell

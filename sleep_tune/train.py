@@ -15,6 +15,7 @@ from sleep_tune.errors import OneLineParser, RunError, UserError, run_main
 if TYPE_CHECKING:
     from sleep_tune.config import Config
     from sleep_tune.study.spec import Study
+    from sleep_tune.training.loop import StepRecord
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -118,8 +119,8 @@ def run(study: "Study", corpus: object, options: argparse.Namespace) -> int:
     with interrupts() as interrupted:
         with RunProgress(config.budget_words, sleeps=config.sleep is not None) as progress:
 
-            def on_step(record: object) -> bool:
-                progress.step(record)  # type: ignore[arg-type]
+            def on_step(record: "StepRecord") -> bool:
+                progress.step(record)
                 return bool(interrupted)
 
             while trial.next_milestone() is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sleep_tune.config import Config
+from sleep_tune.disk import existing
 from sleep_tune.errors import UserError
 from sleep_tune.machine import Machine, resolve_precision
 from sleep_tune.study.extension import continued, earlier_spec, evaluated_otherwise
@@ -55,9 +56,7 @@ def settle_precision(study: Study, on: Machine) -> Study:
 
 def probe(directory: Path) -> None:
     """Raises UserError where `directory`, or the nearest directory above it that is there, takes no file. Leaves nothing behind."""
-    there = directory
-    while not there.exists() and there != there.parent:
-        there = there.parent
+    there = existing(directory)
     try:
         os.rmdir(tempfile.mkdtemp(dir=there, prefix=".sleep-tune-"))
     except OSError as error:

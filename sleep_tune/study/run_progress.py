@@ -4,7 +4,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console as Terminal
 from rich.live import Live
@@ -14,22 +14,12 @@ from sleep_tune.study.console import REFRESH_EVERY_S, SIGNS, STYLES
 from sleep_tune.study.labels import duration
 from sleep_tune.words import show_words
 
+if TYPE_CHECKING:
+    from sleep_tune.training.loop import StepRecord
+
 PLAIN_EVERY_S = 5.0
 SMOOTHING = 0.98  # of the loss, per step
 SPEED_WINDOW_S = 10.0
-
-
-class Step(Protocol):
-    """What is read of a `StepRecord`."""
-
-    @property
-    def cycle(self) -> int: ...
-    @property
-    def phase(self) -> str: ...
-    @property
-    def words_seen(self) -> int: ...
-    @property
-    def loss(self) -> float: ...
 
 
 class RunProgress:
@@ -47,7 +37,7 @@ class RunProgress:
         self._live = Live(console=self.terminal, auto_refresh=False, transient=True) if self.terminal.is_terminal else None
         self._marks: deque[tuple[float, int]] = deque()  # (time, words seen) of the recent draws, for the speed
         self._loss_sum = self._weight = 0.0
-        self._last: Step | None = None
+        self._last: StepRecord | None = None
 
     def __enter__(self) -> Self:
         if self._live:
@@ -61,7 +51,7 @@ class RunProgress:
             self._marks.append((self._clock(), self._last.words_seen))
             self.terminal.print(self.line(), soft_wrap=True)
 
-    def step(self, record: Step) -> None:
+    def step(self, record: "StepRecord") -> None:
         """Take in an optimizer step."""
         self._loss_sum = SMOOTHING * self._loss_sum + (1 - SMOOTHING) * record.loss
         self._weight = SMOOTHING * self._weight + (1 - SMOOTHING)

@@ -207,6 +207,10 @@ class Study:
 
     def milestones(self) -> list[int]:
         """Nominal words at which every trial checkpoints, is scored and reports; the last is the budget."""
+        return list(self._milestones)
+
+    @cached_property
+    def _milestones(self) -> list[int]:
         scheduler = self.spec.scheduler
         rows = max(config.training.batch_rows for config in [*self.searched(), *self.always()])
         step_words = rows * self.first.data.row_length  # a token begins at most one word

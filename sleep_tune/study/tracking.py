@@ -13,46 +13,18 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sleep_tune.config import Config
 from sleep_tune.errors import one_line
 from sleep_tune.study.tracking_services import TensorBoardRun, WandbRun
 
+if TYPE_CHECKING:
+    from sleep_tune.training.loop import StepRecord
+    from sleep_tune.trial import Report
+
 POINTS = 200  # of a curve over the whole budget
 MARK = "tracked"
-
-
-class Record(Protocol):
-    """What is read of a `StepRecord`."""
-
-    @property
-    def step(self) -> int: ...
-    @property
-    def cycle(self) -> int: ...
-    @property
-    def phase(self) -> str: ...
-    @property
-    def words_seen(self) -> int: ...
-    @property
-    def loss(self) -> float: ...
-    @property
-    def lr(self) -> float: ...
-    @property
-    def grad_norm(self) -> float: ...
-    @property
-    def wall_s(self) -> float: ...
-
-
-class Report(Protocol):
-    """What is read of a trial's report at a milestone."""
-
-    @property
-    def milestone(self) -> int: ...
-    @property
-    def words_seen(self) -> int: ...
-    @property
-    def metrics(self) -> Mapping[str, float]: ...
 
 
 class Sink(Protocol):
@@ -72,21 +44,6 @@ class Mark:
     finished: bool = False
 
 
-@dataclasses.dataclass
-class Step:
-    """A line of `steps.jsonl`."""
-
-    step: int
-    cycle: int
-    phase: str
-    words_seen: int
-    loss: float
-    lr: float
-    grad_norm: float
-    tokens: int
-    wall_s: float
-
-
 def warn_on_stderr(line: str) -> None:
     """Where warnings go if nobody says otherwise."""
     print(f"warning: {line}", file=sys.stderr)
@@ -101,7 +58,7 @@ class Tracker:
         self._config, self._study, self._trial, self._directory, self._warn = config, study_name, trial_id, directory, warn
         self._root = directory.parent.parent if directory.parent.name == "trials" else directory
         self._mark = read_mark(directory / MARK)
-        self._bucket: list[Record] = []
+        self._bucket: list[StepRecord] = []
         self._sinks: dict[str, Sink] | None = None  # opened with the first point: a trial that adds none costs nothing
         self._last_step = self._mark.step
         self.log(read_steps(directory / "steps.jsonl", self._mark.step))
@@ -111,7 +68,7 @@ class Tracker:
         """Whether anything is to be sent at all."""
         return self._config.tracking.wandb != "off" or self._config.tracking.tensorboard
 
-    def log(self, records: Iterable[Record]) -> None:
+    def log(self, records: Iterable["StepRecord"]) -> None:
         """Take in step records; those that were sent by an earlier start are left out."""
         if not self.on:
             return
@@ -123,7 +80,7 @@ class Tracker:
             self._bucket.append(record)
             self._last_step = record.step
 
-    def report(self, report: Report) -> None:
+    def report(self, report: "Report") -> None:
         """Send the numbers of a milestone, once."""
         if not self.on or report.milestone <= self._mark.milestone:
             return
@@ -150,7 +107,7 @@ class Tracker:
             self._each(lambda sink: sink.finish({}))
         self._sinks = None
 
-    def _key(self, record: Record) -> tuple[int, str, int]:
+    def _key(self, record: "StepRecord") -> tuple[int, str, int]:
         return record.cycle, record.phase, record.words_seen * POINTS // self._config.budget_words
 
     def _send_bucket(self) -> None:
@@ -216,12 +173,14 @@ def read_mark(path: Path) -> Mark:
         return Mark()
 
 
-def read_steps(path: Path, after_step: int) -> Iterable[Step]:
+def read_steps(path: Path, after_step: int) -> Iterable["StepRecord"]:
     """The whole lines of a trial's step records after a step."""
+    from sleep_tune.training.loop import StepRecord  # brings torch: nothing else here needs it
+
     data = path.read_bytes() if path.exists() else b""
     for line in data[: data.rfind(b"\n") + 1].splitlines():
         try:
-            record = Step(**json.loads(line))
+            record = StepRecord(**json.loads(line))
         except (ValueError, TypeError):
             continue
         if record.step > after_step:

@@ -14,8 +14,9 @@ import pytest
 
 from sleep_tune.config import Config, Tracking, load_config
 from sleep_tune.presets import combine
-from sleep_tune.study.tracking import POINTS, Step, Tracker, read_mark
+from sleep_tune.study.tracking import POINTS, Tracker, read_mark
 from sleep_tune.study.tracking_services import run_id, wandb_mode
+from sleep_tune.training.loop import StepRecord
 
 BUDGET = 20_000
 
@@ -32,14 +33,15 @@ def config(wandb: str = "off", tensorboard: bool = True) -> Config:
     return load_config({**raw, "seed": 1, "budget_words": BUDGET, "tracking": {"wandb": wandb, "tensorboard": tensorboard}})
 
 
-def steps(first: int, last: int) -> list[Step]:
+def steps(first: int, last: int) -> list[StepRecord]:
     """Steps of 50 words, two to a point; cycles of 40 steps, the second half asleep."""
     return [
-        Step(n, n // 40, "sleep" if n % 40 >= 20 else "wake", n * 50, 5 - n / 400, 1e-3, 1.0, 130, 0.01) for n in range(first, last + 1)
+        StepRecord(n, n // 40, "sleep" if n % 40 >= 20 else "wake", n * 50, 5 - n / 400, 1e-3, 1.0, 130, 0.01)
+        for n in range(first, last + 1)
     ]
 
 
-def append(directory: Path, records: list[Step]) -> None:
+def append(directory: Path, records: list[StepRecord]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "steps.jsonl").open("a") as file:
         file.writelines(json.dumps(dataclasses.asdict(record)) + "\n" for record in records)
