@@ -67,7 +67,7 @@ def decay_factor(age: NDArray[np.integer] | int, sleep: Sleep) -> NDArray[np.flo
 def candidate_ids(candidates: Candidates, cycle: int, sleep: Sleep) -> NDArray[np.int64]:
     """Ascending ids of the candidate set: all samples read so far, or those of this cycle's wake."""
     if sleep.candidates == "seen":
-        return np.flatnonzero(candidates.last_wake_N)
+        return np.flatnonzero(candidates.last_wake_N != 0)
     return np.flatnonzero(candidates.last_wake_N == cycle + 1)
 
 
@@ -87,14 +87,19 @@ def eligible(candidates: Candidates, ids_n: NDArray[np.integer], cycle: int, sle
 def choose(candidates: Candidates, domain_N: NDArray[np.integer], cycle: int, sleep: Sleep, generator: Generator) -> NDArray[np.integer]:
     """The replay buffer of `cycle`: k distinct ids, sorted (k,), fewer where fewer are eligible. Changes nothing."""
     known_n = candidate_ids(candidates, cycle, sleep)
-    k = buffer_size(sleep.replay_ratio, known_n.size)
     ids_n = eligible(candidates, known_n, cycle, sleep)
-    age_n = cycle + 1 - candidates.last_wake_N[ids_n].astype(np.int64)
-    factor_a = decay_factor(np.arange(age_n.max(initial=0) + 1), sleep)
-    pool = Pool(ids_n, candidates.score_N[ids_n], factor_a[age_n], age_n, domain_N[ids_n])
-    if pool.size == 0:
+    if ids_n.size == 0:
         return ids_n
-    return STRATEGIES[sleep.strategy.name](pool, min(k, pool.size), generator, **sleep.strategy.parameters)
+    k = min(buffer_size(sleep.replay_ratio, known_n.size), ids_n.size)
+    return STRATEGIES[sleep.strategy.name](pool_of(candidates, ids_n, domain_N, cycle, sleep), k, generator, **sleep.strategy.parameters)
+
+
+def pool_of(candidates: Candidates, ids_n: NDArray[np.integer], domain_N: NDArray[np.integer], cycle: int, sleep: Sleep) -> Pool:
+    """What a strategy is told in `cycle` of the samples `ids_n` (ascending, at least one)."""
+    of_n = slice(None) if ids_n.size == candidates.score_N.size else ids_n  # all of them: views, not copies
+    age_n = np.uint32(cycle + 1) - candidates.last_wake_N[of_n]
+    factor_a = decay_factor(np.arange(int(age_n.max()) + 1), sleep)
+    return Pool(ids_n, candidates.score_N[of_n], factor_a[age_n], age_n, domain_N[of_n])
 
 
 def record_choice(candidates: Candidates, buffer_k: NDArray[np.integer], cycle: int) -> None:

@@ -34,6 +34,50 @@ def test_a_sample_woken_again_keeps_its_least_latest_or_averaged_score(recurrenc
     assert candidates.score_N[[3, 7]].tolist() == expected
 
 
+losses = st.floats(0, 2.0**100, width=32)
+
+
+@given(st.lists(losses, min_size=1, max_size=8), st.sampled_from([0.1, 0.5, 1.0]), st.data())
+def test_a_least_score_is_never_above_the_latest_or_an_average(scores, share, data):
+    asleep = data.draw(st.lists(st.booleans(), min_size=len(scores), max_size=len(scores)))
+    after = {}
+    for name, recurrence in (("min", "min"), ("latest", "latest"), ("ema", Ema(ema=share))):
+        sleep = Sleep(recurrence=recurrence, update_in_sleep=True)
+        candidates = Candidates.none_yet(1)
+        for cycle, (score, in_sleep) in enumerate(zip(scores, [False, *asleep[1:]], strict=True)):
+            if in_sleep:
+                record_sleep(candidates, np.array([0]), np.array([score], np.float32), sleep)
+            else:
+                record_wake(candidates, np.array([0]), np.array([score], np.float32), cycle, sleep)
+        after[name] = float(candidates.score_N[0])
+    assert (after["min"], after["latest"]) == (min(scores), scores[-1])
+    assert after["min"] <= after["latest"]
+    assert after["min"] <= after["ema"] * (1 + 1e-6)
+
+
+@given(
+    st.lists(st.sets(st.integers(0, 9)), min_size=1, max_size=12),
+    st.sampled_from([0.0, 0.0533, 0.5, 0.99]),
+    st.sampled_from([0.0, 0.2, 1.0]),
+)
+def test_a_factor_is_one_at_a_wake_and_only_shrinks_until_the_next(wakes, decay, floor):
+    sleep, candidates = Sleep(decay=decay, decay_floor=floor), Candidates.none_yet(10)
+    before = np.ones(10)
+    for cycle, read in enumerate(wakes):
+        ids = np.array(sorted(read), int)
+        record_wake(candidates, ids, np.ones(ids.size), cycle, sleep)
+        known = candidate_ids(candidates, cycle, sleep)
+        record_rescored(candidates, known, np.full(known.size, 2.0))
+        record_sleep(candidates, known, np.full(known.size, 1.0), sleep)
+        record_choice(candidates, known, cycle)
+        factor = decay_factor(cycle + 1 - candidates.last_wake_N.astype(int), sleep)
+        others = np.setdiff1d(known, ids)
+        assert (factor[ids] == 1).all()
+        assert (factor[others] <= before[others]).all()
+        assert (factor[others] >= floor).all()
+        before = factor
+
+
 def test_candidates_are_all_samples_seen_or_those_of_the_cycle():
     candidates = woken({0: {3: 1.0}, 1: {5: 1.0, 2: 1.0}}, Sleep())
     assert candidate_ids(candidates, 1, Sleep()).tolist() == [2, 3, 5]
