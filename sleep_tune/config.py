@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from sleep_tune.choices import Choice, as_text, choice_from, key_of, task_names, tuples
 from sleep_tune.digests import canonical_json, digest
 from sleep_tune.sleep.criteria import CRITERIA
-from sleep_tune.sleep.strategies import STRATEGIES
+from sleep_tune.sleep.strategies import IGNORE_DECAY, STRATEGIES
 from sleep_tune.training.registry import MODELS
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -88,6 +88,7 @@ class Model(Frozen):
     positions: Annotated[int, Field(ge=16)]
     dropout: BelowOne
     init_std: Positive
+    tied: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -107,10 +108,16 @@ class Model(Frozen):
         return self
 
 
-class Masking(Frozen):
-    """Share of the non-special tokens that are predicted, and how they are shown: [mask, random, keep]."""
+class LinearRate(Frozen):
+    """A rate that goes linearly with the words seen, from the first value at the beginning to the second at the end of the budget."""
 
-    rate: Share = 0.15
+    linear: Annotated[tuple[Share, Share], tuples]
+
+
+class Masking(Frozen):
+    """Share of the non-special tokens that are predicted, and how they are shown: [mask, random, keep]; [1, 0, 0] is all-mask."""
+
+    rate: Share | LinearRate = 0.15
     split: Annotated[tuple[Unit, Unit, Unit], tuples] = (0.8, 0.1, 0.1)
 
     @model_validator(mode="after")
@@ -184,6 +191,37 @@ class RescoreShare(Frozen):
     share: Share
 
 
+class Homeostasis(Frozen):
+    """At waking, weights of low importance shrink (Tononi & Cirelli): the share `protect` of highest importance stays, the others
+    are multiplied by `shrink`.
+
+    fisher_batches: evenly spaced batches of a wake that Fisher information is summed on, null: all. score_samples: samples of the fold
+    for the Taylor importances.
+    """
+
+    importance: Literal["fisher", "taylor_signed", "taylor_abs", "magnitude", "random"]
+    shrink: Share = 0.95
+    protect: Unit = 0.2
+    scope: Literal["per_tensor", "global"] = "per_tensor"
+    targets: Literal["all", "matrices"] = "all"
+    moments: Literal["keep", "scale", "reset"] = "keep"
+    fisher_batches: PositiveInt | None = 32
+    score_samples: PositiveInt = 256
+
+
+class Freezing(Frozen):
+    """At waking, neurons of linear maps freeze (Zhu & Warstadt): up to `ceiling` of a map's, `rate` of those left each time, once `warmup`
+    of the budget is seen. complete: no update; partial: a tenth of it.
+    """
+
+    choice: Literal["random", "causal"]
+    targets: Literal["mlp", "attention", "all"] = "mlp"
+    ceiling: Share = 0.5
+    rate: Share = 0.1
+    warmup: BelowOne = 0.25
+    mode: Literal["complete", "partial"] = "complete"
+
+
 class Context(Frozen):
     """Re-cut sleep contexts (Xiao et al. 2023): `shuffles` arrangements, then the same ones again with new masks."""
 
@@ -211,11 +249,16 @@ class Sleep(Frozen):
     max_selections: PositiveInt | None = None
     cooldown: Count = 0
     context: Context | None = None
+    homeostasis: Homeostasis | None = None
+    freezing: Freezing | None = None
 
     @model_validator(mode="after")
     def _rules(self) -> "Sleep":
         if self.update_in_sleep and self.context is not None:
             raise broken("sleep.update_in_sleep", "true", "needs sleep.context = null: a re-cut row is no sample that a score could go to")
+        if self.update_in_sleep and self.criterion.name != "loss":
+            allowed = f"needs sleep.criterion = loss: a {self.criterion.name} is comparable within its fold only"
+            raise broken("sleep.update_in_sleep", "true", allowed)
         rule = self.length.loss_threshold if isinstance(self.length, LossThreshold) else None
         if rule and rule.max_steps < rule.min_steps:
             raise broken("sleep.length.loss_threshold.max_steps", rule.max_steps, f"must be >= min_steps = {rule.min_steps}")
@@ -223,7 +266,12 @@ class Sleep(Frozen):
 
 
 class Epochs(Frozen):
-    """Plain passes over the corpus, as many as the budget holds."""
+    """Plain passes over the corpus, as many as the budget holds.
+
+    matched_to: the trial (its directory is beside this one's) whose steps, words and unique words these passes repeat: its control.
+    """
+
+    matched_to: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$"), as_text] | None = None
 
 
 class MilestoneEvaluation(Frozen):
@@ -240,11 +288,15 @@ class FinalEvaluation(Frozen):
 
 
 class Evaluation(Frozen):
-    """`share`: scoring tasks on the way costs at most this share of the training before it, else it is left out; null: no limit."""
+    """`share`: scoring tasks on the way costs at most this share of the training before it, else it is left out; null: no limit.
+
+    retention: share of training that probing the earlier folds may cost; null: they are not probed.
+    """
 
     milestones: MilestoneEvaluation
     final: FinalEvaluation
     share: Share | None = 0.1
+    retention: Share | None = 0.03
     rules: Annotated[Literal["honest", "2025", "2026"], as_text] = "honest"
     data: str | None = None
 
@@ -274,7 +326,7 @@ class Config(Frozen):
     data: Data
     tokenizer: Tokenizer
     model: Model
-    objective: Literal["mlm"] = "mlm"
+    objective: Literal["mlm", "clm"] = "mlm"
     masking: Masking = Masking()
     optimizer: Optimizer
     training: Training
@@ -289,6 +341,15 @@ class Config(Frozen):
     def _rules(self) -> "Config":
         if (self.sleep is None) == (self.epochs is None):
             raise broken("sleep, epochs", "both" if self.sleep else "neither", "exactly one of the two is set")
+        objectives = MODELS[self.model.name].objectives
+        if self.objective not in objectives:
+            fitting = [name for name, row in MODELS.items() if self.objective in row.objectives]
+            allowed = f"model.name = {self.model.name} is trained by {', '.join(objectives)} (for {self.objective}: {', '.join(fitting)})"
+            raise broken("objective", self.objective, allowed)
+        layers = self.sleep.criterion.parameters.get("layers") if self.sleep is not None else None
+        if layers is not None and layers > self.model.layers:
+            name = self.sleep.criterion.name if self.sleep is not None else ""
+            raise broken(f"sleep.criterion.{name}.layers", layers, f"must be <= model.layers = {self.model.layers}")
         usable = self.model.positions - MODELS[self.model.name].reserved_positions
         if self.data.row_length > usable:
             raise broken(
@@ -314,6 +375,10 @@ def _deciding(config: Config) -> dict[str, Any]:
     dumped = config.model_dump(mode="json", exclude_defaults=True)
     kept = {group: dumped[group] for group in WEIGHT_GROUPS if group in dumped}
     kept["data"] = {key: value for key, value in kept["data"].items() if key != "source"}  # the corpus digest stands for it
+    if config.objective == "clm":
+        kept.pop("masking", None)  # nothing is masked
+    if config.sleep is not None and (config.sleep.strategy.name in IGNORE_DECAY or config.sleep.candidates == "fold"):
+        kept["sleep"] = {key: value for key, value in kept["sleep"].items() if key not in ("decay", "decay_floor")}
     return {"budget_words": config.budget_words, **kept}
 
 

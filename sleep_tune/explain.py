@@ -165,12 +165,18 @@ def _allowed(annotation: Any) -> str:
     return " or ".join(said) or "something else"
 
 
+def _whole(item: BaseModel, default: Any) -> bool:
+    return default is None or len(type(item).model_fields) == 1
+
+
 def flat(value: BaseModel, prefix: str = "") -> dict[str, Any]:
-    """Dotted field -> plain value, as in a study file. Kinds and choices stay whole; of `sleep` and `epochs`, the one that is set."""
+    """Dotted field -> plain value, as in a study file. Kinds, choices and groups that may be null stay whole; of `sleep` and `epochs`, the
+    one that is set.
+    """
     row: dict[str, Any] = {}
-    for name in type(value).model_fields:
+    for name, about in type(value).model_fields.items():
         item = getattr(value, name)
-        if isinstance(item, BaseModel) and not isinstance(item, Choice) and not (prefix and len(type(item).model_fields) == 1):
+        if isinstance(item, BaseModel) and not isinstance(item, Choice) and not (prefix and _whole(item, about.default)):
             row |= flat(item, f"{prefix}{name}.")
         elif item is not None or prefix:
             row[f"{prefix}{name}"] = (

@@ -1,7 +1,8 @@
 """The second gate: does a config fit its corpus? What cannot run is refused, what is unwise is said."""
 
-from sleep_tune.config import Config, Ratio
+from sleep_tune.config import Config, Ratio, Sleep
 from sleep_tune.errors import UserError
+from sleep_tune.sleep.criteria import measures
 from sleep_tune.sleep.schedule import CorpusSize, outlook
 from sleep_tune.words import show_words
 
@@ -17,23 +18,37 @@ def check_against(config: Config, size: CorpusSize) -> list[str]:
     """Warnings about `config` on a corpus of `size`, one line each. Raises UserError where it cannot run on it."""
     warnings: list[str] = []
     if config.sleep is None:
-        if config.budget_words < 0.98 * size.words:
+        matched = config.epochs is not None and config.epochs.matched_to is not None  # reads what its pair has read
+        if not matched and config.budget_words < 0.98 * size.words:
             warnings.append(f"coverage {config.budget_words / size.words:.0%}: the budget ends before every sample was read once")
     else:
         if config.sleep.folds > size.samples:
             rows = f"rows of {config.data.row_length} tokens"
             raise UserError(f"sleep.folds = {config.sleep.folds}: must be <= {size.samples}, the samples of the corpus ({rows})")
+        _check_need(config, config.sleep, size)
         warnings += _sleep_warnings(config, size)
     if exposures(config, size.words) > MOST_EXPOSURES + 1e-4:
         warnings.append(f"{exposures(config, size.words):.3g} exposures of the corpus: BabyLM allows {MOST_EXPOSURES}")
     return warnings
 
 
+def _check_need(config: Config, sleep: Sleep, size: CorpusSize) -> None:
+    """Every sample has k others in its fold to be near to. Raises UserError."""
+    if "need" not in measures(sleep.criterion.name):
+        return
+    k = sleep.criterion.parameters.get("k", 50)
+    smallest = size.samples // sleep.folds
+    if sleep.max_wake_steps is not None:
+        smallest = min(smallest, sleep.max_wake_steps * config.training.batch_rows)
+    if k >= smallest:
+        raise UserError(f"sleep.criterion.{sleep.criterion.name}.k = {k}: must be < {smallest}, the samples of the smallest fold")
+
+
 def _sleep_warnings(config: Config, size: CorpusSize) -> list[str]:
     assert config.sleep is not None
     plan = outlook(config.sleep, size, config.training.batch_rows, config.budget_words)
     warnings = []
-    if not plan.sleeps:
+    if not plan.sleeps and config.sleep.length != Ratio(ratio=0.0):
         fold = show_words(size.words / config.sleep.folds)
         warnings.append(f"budget_words = {config.budget_words}: ends before the first sleep (one fold is {fold} words)")
     if plan.used < 0.98:

@@ -15,6 +15,7 @@ from sleep_tune.evaluation.plan import Plan, make_plan
 from sleep_tune.evaluation.scores import ScoreRow, task_score
 
 BACKWARD_COST = 3  # a training token costs about three forward ones
+BACKENDS = {"mlm": "mlm", "clm": "causal"}  # objective -> how a model that it trained is scored
 
 
 def scored_milestones(milestones: Sequence[int], tokens_per_word: float, plan_tokens: int, share: float | None) -> set[int]:
@@ -35,16 +36,17 @@ class Scorer:
     """The tasks of a config, with their items read and tokenised once per process."""
 
     def __init__(self, config: Config, prepared: Prepared):
-        self.evaluation, self.prepared = config.evaluation, prepared
+        self.evaluation, self.prepared, self.backend = config.evaluation, prepared, BACKENDS[config.objective]
 
     def _plans(self, tasks: tuple[str, ...], items_per_uid: int | None) -> list[Plan]:
-        tokenizer, data, rules = self.prepared.tokenizer_file, self.evaluation.data, self.evaluation.rules
+        tokenizer, data = self.prepared.tokenizer_file, self.evaluation.data
+        asked = (items_per_uid, self.evaluation.rules, self.backend)
         plans = []
         if "pairs" in tasks and self.prepared.pairs_file is not None:
-            plans.append(_plan(tokenizer, self.prepared.pairs_file, ("pairs",), items_per_uid, rules))
+            plans.append(_plan(tokenizer, self.prepared.pairs_file, ("pairs",), *asked))
         official = tuple(task for task in tasks if task != "pairs")
         if official and data is not None:
-            plans.append(_plan(tokenizer, Path(data), official, items_per_uid, rules))
+            plans.append(_plan(tokenizer, Path(data), official, *asked))
         return plans
 
     def on_the_way(
@@ -76,7 +78,7 @@ def _scores(rows: list[ScoreRow]) -> tuple[dict[str, float], list[dict[str, Any]
 
 
 @lru_cache(maxsize=8)
-def _plan(tokenizer_file: Path, data: Path, tasks: tuple[str, ...], items_per_uid: int | None, rules: str) -> Plan:
+def _plan(tokenizer_file: Path, data: Path, tasks: tuple[str, ...], items_per_uid: int | None, rules: str, backend: str) -> Plan:
     """Items of the fast set where a task has one there, of the full set otherwise."""
     from transformers import PreTrainedTokenizerFast
 
@@ -88,4 +90,4 @@ def _plan(tokenizer_file: Path, data: Path, tasks: tuple[str, ...], items_per_ui
     )
     fast = available_tasks(data, fast=True) if tasks != ("pairs",) else {"pairs": ""}
     items = [item for task in tasks for item in load_items(data, [task], task in fast, items_per_uid, 0, rules)]
-    return make_plan(tokenizer, items, "mlm")
+    return make_plan(tokenizer, items, backend)

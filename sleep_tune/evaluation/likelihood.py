@@ -93,7 +93,7 @@ def _batch_sizes(model: Any, bucket: Bucket, budget_bytes: int, way: LogitsAt) -
     """Rows of a batch and sites of a head call that keep within `budget_bytes` by estimate; at least one of each."""
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
     width = getattr(config, "hidden_size", 768)
-    inner = getattr(config, "intermediate_size", None) or 4 * width
+    inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * width
     heads = getattr(config, "num_attention_heads", 12)
     attention = 0 if getattr(config, "_attn_implementation", "") == "sdpa" else 8 * heads * bucket.length**2
     site_bytes = 4 * 3 * getattr(config, "vocab_size", 32768)  # logits, log_softmax and a copy

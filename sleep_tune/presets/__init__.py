@@ -14,7 +14,7 @@ import yaml
 from sleep_tune.errors import UserError, nearest
 
 # Fields that come in kinds: setting one replaces it whole, as `sleep.length.ratio=5` does with `sleep.length`.
-KINDS = frozenset({"data.source", "sleep.length", "sleep.criterion", "sleep.recurrence", "sleep.rescore", "sleep.strategy"})
+KINDS = frozenset({"data.source", "sleep.length", "sleep.criterion", "sleep.recurrence", "sleep.rescore", "sleep.strategy", "masking.rate"})
 SCHEDULES = ("sleep", "epochs")
 
 
@@ -34,7 +34,15 @@ _Loader.yaml_implicit_resolvers = {  # on, off, yes and no stay text (YAML 1.2):
     for first, rules in _Loader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+_EXPONENT = ("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+_Loader.add_implicit_resolver(*_EXPONENT)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what the loader reads back: text that looks like its numbers in quotes."""
+
+
+_Dumper.add_implicit_resolver(*_EXPONENT)
 
 
 def read_yaml(text: str, name: str) -> Any:
@@ -51,7 +59,7 @@ def read_yaml(text: str, name: str) -> Any:
 
 def write_yaml(value: Any) -> str:
     """`value` as YAML text, keys in their order."""
-    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=140))
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=140))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""A trained model as a directory that `AutoModelForMaskedLM` and `AutoTokenizer` load, in transformers 4.5x and 5.x."""
+"""A trained model as a directory that transformers 4.5x and 5.x load by `AutoTokenizer` and the registry's auto class."""
 
 import json
 import shutil
@@ -25,8 +25,10 @@ def save_model(model: "PreTrainedModel", tokenizer_file: Path, directory: Path, 
         target = Path(name) / "model"
         target.mkdir()
         tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
-        # transformers 5 has a second, dead lm_head.bias that 4.5x ties to the decoder's: both names, one value
-        tensors["lm_head.bias"] = tensors["lm_head.decoder.bias"].clone()
+        # RoBERTa's lm_head.bias is there by both of its names: transformers 4.5x asks for one, 5.x for the other
+        if model.config.tie_word_embeddings:
+            head = next(name for name, module in model.named_modules() if module is model.get_output_embeddings())
+            del tensors[f"{head}.weight"]  # it is the word embedding, and loading ties it again
         save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
         described = {**model.config.to_diff_dict(), "architectures": [type(model).__name__], "torch_dtype": "float32", "dtype": "float32"}
         (target / "config.json").write_text(json.dumps(described, indent=2, sort_keys=True) + "\n")
@@ -40,9 +42,13 @@ def save_model(model: "PreTrainedModel", tokenizer_file: Path, directory: Path, 
 def model_card(config: Config, metrics: dict[str, float]) -> str:
     """What the model is, how it was trained, and its last numbers."""
     numbers = "\n".join(f"- {name}: {value:.4g}" for name, value in sorted(metrics.items()))
+    pipeline, kind = _KINDS[config.objective]
     return (
-        "---\nlibrary_name: transformers\npipeline_tag: fill-mask\ntags: [babylm, sleep-tune]\n---\n\n"
-        f"# A {config.model.name} masked language model trained by sleep-tune {__version__}\n\n"
+        f"---\nlibrary_name: transformers\npipeline_tag: {pipeline}\ntags: [babylm, sleep-tune]\n---\n\n"
+        f"# A {config.model.name} {kind} language model trained by sleep-tune {__version__}\n\n"
         f"{config.budget_words:,} words seen, seed {config.seed}.\n\n{numbers}\n\n"
         f"## Configuration\n\n```yaml\n{write_yaml(config.model_dump(mode='json', exclude_none=True))}```\n"
     )
+
+
+_KINDS = {"mlm": ("fill-mask", "masked"), "clm": ("text-generation", "causal")}

@@ -1,15 +1,17 @@
-"""The network that trains: a stock transformers model over one flat tensor, and a forward that computes only what is asked for.
+"""The network that trains: a stock transformers model over one flat tensor, and what every architecture's forward is made of.
 
-Only labelled positions reach a masked-LM loss, so the last layer's queries, its feed-forward block and the head are computed there
-alone (same mathematics, tested against the model's own forward).
-Legend: B rows, L positions, D width, H heads, Q most labelled positions of a row, M labelled positions of the batch, V vocabulary,
-P parameters.
+The forwards are `roberta.py`'s and `gpt2.py`'s, a class each; the registry says which one a model has.
+Legend: B rows, L positions, T = B L, D width, H heads, Q most labelled positions of a row, M labelled positions of the batch,
+V vocabulary, P parameters.
 """
 
 from __future__ import annotations
 
+import pkgutil
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -25,133 +27,195 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def new_model(model: Model, vocab_size: int, seed: int) -> PreTrainedModel:
-    """A freshly initialised transformers model, its weights a function of (model, vocab_size, seed)."""
-    from transformers import AutoConfig, AutoModelForMaskedLM
+class Tape(Protocol):
+    """Sees every map of a forward, right after it was computed, before backward; `network.tape` holds it, for one forward at a time.
 
-    row = MODELS[model.name]
-    sizes: dict[str, Any] = {name: getattr(model, field) for field, name in row.names.items()}
-    config = AutoConfig.for_model(
-        row.model_type,
-        vocab_size=vocab_size,
-        hidden_dropout_prob=model.dropout,
-        attention_probs_dropout_prob=model.dropout,
-        bos_token_id=BOS,
-        pad_token_id=PAD,
-        eos_token_id=EOS,
-        **sizes,
-        **row.fixed,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(torch_seed(seed, "weights"))
-        return AutoModelForMaskedLM.from_config(config, attn_implementation="sdpa").eval()
+    `at` says where a map's rows are: None for all B L positions in order, `rows.slot_M` for the M labelled positions (places in
+    (B rows.most)). Under bf16 outputs and their gradients are bf16. Dropout comes between maps, so what a tape sees is what trained.
+    """
+
+    def linear(self, key: str, inputs: Tensor, output: Tensor, at: Tensor | None) -> None:
+        """`network.linears[key]`, inputs (rows, in) and output (rows, out)."""
+
+    def norm(self, key: str, inputs: Tensor, output: Tensor, at: Tensor | None) -> None:
+        """A layer norm over `leaves[key.weight]` and `leaves[key.bias]`; inputs (rows, D) before normalisation."""
+
+    def embedding(self, tokens_BL: Tensor, output_TD: Tensor) -> None:
+        """output = word[token] + position[place in the row + first_position] (+ type[0]): one output gradient for all of them."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear map as it is computed: its leaves, and the axis of the weight that its output units lie along."""
+
+    weight: str  # key of `leaves`; "word" for a tied decoder
+    bias: str | None
+    unit_axis: int = 0  # 0: (out, in), torch's Linear; 1: (in, out), GPT-2's Conv1D
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """A linear map of a transformer layer as the literature counts them: query, key and value are three, however they are computed."""
+
+    weight: str  # name in `places`
+    bias: str
+    units: range  # its output units in those tensors
+    unit_axis: int
+    group: str  # attention | mlp
+    key: str  # of `linears`: the product that computes it
+    part: tuple[int, int]  # first and last + 1 output column of that product
 
 
 class Network:
-    """A RoBERTa pre-LN masked LM over one flat parameter.
+    """A transformers model over one flat parameter; its forward is the subclass's.
 
-    `flat` (P,) holds every trainable weight, matrices first, and `flat.grad` their gradients; the parameters of `model` are views of it,
-    so the transformers model is at every moment the trained one. `decayed` is the number of leading weights that weight decay applies to.
+    `flat` (P,) holds every trainable weight once, matrices first, and `flat.grad` their gradients; the parameters of `model` are views
+    of it, so the transformers model is at every moment the trained one. By name or key:
+
+    - `places`: the transformers model's name of a tensor -> (start in `flat`, shape). A tied decoder is the word embedding.
+    - `leaves`: key -> autograd leaf, one tensor of `places` or adjacent ones together; its gradient is a view of `flat.grad`.
+    - `spans`: key of a leaf -> (start, end) in `flat`. `linears`: key of a linear map -> its leaves. `maps`: see `LinearMap`.
+
+    `decayed` is the number of leading weights that weight decay applies to.
     """
+
+    first_position = 0  # row of the position table that a row's first token gets
+    padding: int | None = None  # token whose word embedding gets no gradient as an input
+    eps_name = "layer_norm_eps"  # what layer norms add to the variance, as the transformers config calls it
+    dropout_name = "hidden_dropout_prob"
+    tape: Tape | None = None
 
     def __init__(self, model: PreTrainedModel, training: Training, device: torch.device):
         model.to(device)  # type: ignore[arg-type]
         self.model, self.device, self.bf16 = model, device, training.precision == "bf16"
-        model.lm_head.bias = model.lm_head.decoder.bias  # transformers 5 keeps a second, dead one; no part of the network
-        self.layers = model.config.num_hidden_layers
-        self.heads, self.width = model.config.num_attention_heads, model.config.hidden_size
-        self.dropout = model.config.hidden_dropout_prob
-        named = _in_order(list(model.named_parameters()))
+        config = model.config
+        self.layers, self.heads, self.width = config.num_hidden_layers, config.num_attention_heads, config.hidden_size
+        self.norm_eps, self.dropout = float(getattr(config, self.eps_name)), float(getattr(config, self.dropout_name))
+        self.tied = bool(config.tie_word_embeddings)
+        self._untwin()
+        named = self._in_order(list(model.named_parameters()))
         self.decayed = sum(weight.numel() for _, weight in named if weight.ndim > 1)
         self.flat = torch.nn.Parameter(torch.cat([weight.detach().reshape(-1) for _, weight in named]))
         self.flat.grad = torch.zeros_like(self.flat)
-        self._at: dict[str, tuple[int, torch.Size]] = {}
+        self.places: dict[str, tuple[int, torch.Size]] = {}
         start = 0
         for name, weight in named:
-            self._at[name] = (start, weight.shape)
+            self.places[name] = (start, weight.shape)
             weight.data = self.flat.data[start : start + weight.numel()].view(weight.shape)
             weight.requires_grad_(False)
             start += weight.numel()
-        self.leaves = {key: self._leaf(names) for key, names in self._wanted().items()}
+        self.leaves: dict[str, Tensor] = {}
+        self.spans: dict[str, tuple[int, int]] = {}
+        for key, names in self._tensors().items():
+            self._add_leaf(key, names)
+        self.linears = self._linears()
+        self.maps = self._maps()
 
-    def _wanted(self) -> dict[str, list[str]]:
-        """Short key of a leaf -> the model's parameters that it covers."""
-        base = f"{self.model.base_model_prefix}."
-        emb = f"{base}embeddings."
-        wanted = {
-            "word": [f"{emb}word_embeddings.weight"],
-            "position": [f"{emb}position_embeddings.weight"],
-            "type": [f"{emb}token_type_embeddings.weight"],
-        }
-        norms = {"emb_norm": f"{emb}LayerNorm", "last_norm": f"{base}LayerNorm", "head_norm": "lm_head.layer_norm"}
-        linears = {"head": "lm_head.dense", "decoder": "lm_head.decoder"}
-        for i in range(self.layers):
-            at = f"{base}encoder.layer.{i}."
-            norms |= {f"{i}.norm": f"{at}attention.LayerNorm", f"{i}.ffn_norm": f"{at}intermediate.LayerNorm"}
-            linears |= {f"{i}.out": f"{at}attention.output.dense", f"{i}.up": f"{at}intermediate.dense", f"{i}.down": f"{at}output.dense"}
-            parts = {"qkv": ("query", "key", "value")} if i < self.layers - 1 else {"q": ("query",), "kv": ("key", "value")}
-            for key, names in parts.items():
-                for kind in ("weight", "bias"):
-                    wanted[f"{i}.{key}.{kind}"] = [f"{at}attention.self.{name}.{kind}" for name in names]
-        for key, name in {**norms, **linears}.items():
-            wanted |= {f"{key}.weight": [f"{name}.weight"], f"{key}.bias": [f"{name}.bias"]}
-        return {**wanted, "decoder.bias": ["lm_head.bias"]}  # tied above: the first of its two names
+    def _untwin(self) -> None:
+        """Where transformers has two parameters for what is one: make them one."""
 
-    def _leaf(self, names: list[str]) -> Tensor:
-        """One autograd leaf over adjacent parameters, its gradient a view of `flat.grad`."""
-        start, shape = self._at[names[0]]
-        size = sum(self._at[name][1].numel() for name in names)
+    def _in_order(self, named: list[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
+        """The parameters as `flat` holds them: matrices before vectors, leaves of several tensors in one piece."""
+        return sorted(named, key=lambda row: (row[1].ndim < 2, row[0]))
+
+    def _tensors(self) -> dict[str, list[str]]:
+        """Key of a leaf -> the model's parameters that it covers, adjacent in `flat`."""
+        raise NotImplementedError
+
+    def _linears(self) -> dict[str, Linear]:
+        """Every linear map that the forward computes."""
+        raise NotImplementedError
+
+    def _maps(self) -> dict[str, LinearMap]:
+        """The linear maps of the transformer layers, as the transformers model has them."""
+        raise NotImplementedError
+
+    def _add_leaf(self, key: str, names: list[str]) -> None:
+        start, shape = self.places[names[0]]
+        end = start + sum(self.places[name][1].numel() for name in names)
         shape = torch.Size([shape[0] * len(names), *shape[1:]])
-        leaf = self.flat.data[start : start + size].view(shape).requires_grad_()
-        leaf.grad = self.flat.grad[start : start + size].view(shape)  # type: ignore[index]
-        return leaf
+        leaf = self.flat.data[start:end].view(shape).requires_grad_()
+        leaf.grad = self.flat.grad[start:end].view(shape)  # type: ignore[index]
+        self.leaves[key], self.spans[key] = leaf, (start, end)
 
     def precision(self) -> AbstractContextManager[Any]:
         """Autocast to bf16 where the config says so: matrix products in bf16, weights, losses and updates in fp32."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
-    def logits_at(self, rows: LabelledRows, training: bool) -> Tensor:
-        """(M, V) logits at the labelled positions; with dropout from torch's default generator if `training`."""
-        drop = self.dropout if training else 0.0
-        tokens_BL = rows.tokens_BL
+    def embed(self, tokens_BL: Tensor) -> Tensor:
+        """(T, D) the embeddings of every position, what `logits_at` begins with."""
+        raise NotImplementedError
+
+    def logits_at(self, rows: LabelledRows, training: bool, start_TD: Tensor | None = None) -> Tensor:
+        """(M, V) logits at the labelled positions; with dropout from torch's default generator if `training`.
+
+        `start_TD` stands in for the embeddings: zeros for a model that is told nothing, neither tokens nor places.
+        """
+        raise NotImplementedError
+
+    def _streams(self, tokens_BL: Tensor, inside_BL: Tensor) -> Iterator[Tensor]:
+        """(T, D) the residual stream after each layer, at every position, without dropout; `inside_BL` is False at padding."""
+        raise NotImplementedError
+
+    def states(self, tokens_BL: Tensor, length_B: Tensor, last: int) -> Tensor:
+        """(B, D) fp32: the residual stream, mean over non-pad positions and over the last `last` layers; no dropout, no gradient."""
         batch, length = tokens_BL.shape
-        position_LD = self.leaves["position"][2 : length + 2] + self.leaves["type"][0]
-        stream_TD = (F.embedding(tokens_BL, self.leaves["word"], padding_idx=PAD) + position_LD).view(batch * length, self.width)
-        stream_TD = F.dropout(self._norm("emb_norm", stream_TD), drop, training)
-        for i in range(self.layers - 1):
-            states_TD = self._norm(f"{i}.norm", stream_TD)
-            query, key, value = self._linear(f"{i}.qkv", states_TD).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-            attended = F.scaled_dot_product_attention(query, key, value, rows.bias_B11L, drop)
-            stream_TD = self._block(i, stream_TD, attended.transpose(1, 2).reshape(batch * length, self.width), drop)
-        stream_MD = self._last_layer(rows, stream_TD, drop)
-        head_MD = self._norm("head_norm", F.gelu(self._linear("head", self._norm("last_norm", stream_MD))))
-        return self._linear("decoder", head_MD)
+        inside_BL = torch.arange(length, device=self.device) < length_B[:, None]
+        share_BL1 = (inside_BL / length_B[:, None]).unsqueeze(2)
+        mean_BD = torch.zeros(batch, self.width, device=self.device)
+        with torch.no_grad(), self.precision():
+            for i, stream_TD in enumerate(self._streams(tokens_BL, inside_BL)):
+                if i >= self.layers - last:
+                    mean_BD += (stream_TD.float().view(batch, length, -1) * share_BL1).sum(1)
+        return mean_BD / last
 
-    def _last_layer(self, rows: LabelledRows, stream_TD: Tensor, drop: float) -> Tensor:
-        """The last layer where it counts: keys and values everywhere, all else at the M labelled positions."""
-        i, (batch, length) = self.layers - 1, rows.tokens_BL.shape
-        states_TD = self._norm(f"{i}.norm", stream_TD)
-        key, value = self._linear(f"{i}.kv", states_TD).view(batch, length, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
-        query_MD = self._linear(f"{i}.q", states_TD.index_select(0, rows.at_M))
-        padded = query_MD.new_zeros(batch * rows.most, self.width).index_copy(0, rows.slot_M, query_MD)
-        query = padded.view(batch, rows.most, self.heads, -1).transpose(1, 2)
-        attended = F.scaled_dot_product_attention(query, key, value, rows.bias_B11L, drop)
-        attended_MD = attended.transpose(1, 2).reshape(batch * rows.most, self.width).index_select(0, rows.slot_M)
-        return self._block(i, stream_TD.index_select(0, rows.at_M), attended_MD, drop)
+    def _linear(self, key: str, inputs: Tensor, at: Tensor | None = None) -> Tensor:
+        linear = self.linears[key]
+        weight = self.leaves[linear.weight] if linear.unit_axis == 0 else self.leaves[linear.weight].t()
+        output = F.linear(inputs, weight, None if linear.bias is None else self.leaves[linear.bias])
+        if self.tape is not None:
+            self.tape.linear(key, inputs, output, at)
+        return output
 
-    def _block(self, i: int, stream: Tensor, attended: Tensor, drop: float) -> Tensor:
-        """What follows attention in layer `i`: projection, residual, feed-forward, residual."""
-        stream = stream + F.dropout(self._linear(f"{i}.out", attended), drop, drop > 0)
-        hidden = F.gelu(self._linear(f"{i}.up", self._norm(f"{i}.ffn_norm", stream)))
-        return stream + F.dropout(self._linear(f"{i}.down", hidden), drop, drop > 0)
+    def _norm(self, key: str, inputs: Tensor, at: Tensor | None = None) -> Tensor:
+        output = F.layer_norm(inputs, (self.width,), self.leaves[f"{key}.weight"], self.leaves[f"{key}.bias"], self.norm_eps)
+        if self.tape is not None:
+            self.tape.norm(key, inputs, output, at)
+        return output
 
-    def _linear(self, key: str, inputs: Tensor) -> Tensor:
-        return F.linear(inputs, self.leaves[f"{key}.weight"], self.leaves[f"{key}.bias"])
+    def _embedded(self, tokens_BL: Tensor, position_LD: Tensor) -> Tensor:
+        words_BLD = F.embedding(tokens_BL, self.leaves["word"], padding_idx=self.padding)
+        output_TD = (words_BLD + position_LD).view(tokens_BL.numel(), self.width)
+        if self.tape is not None:
+            self.tape.embedding(tokens_BL, output_TD)
+        return output_TD
 
-    def _norm(self, key: str, inputs: Tensor) -> Tensor:
-        return F.layer_norm(
-            inputs, (self.width,), self.leaves[f"{key}.weight"], self.leaves[f"{key}.bias"], self.model.config.layer_norm_eps
-        )
+
+def new_model(model: Model, vocab_size: int, seed: int) -> PreTrainedModel:
+    """A freshly initialised transformers model, its weights a function of (model, vocab_size, seed)."""
+    import transformers
+
+    row = MODELS[model.name]
+    sizes: dict[str, Any] = {name: getattr(model, field) for field, names in row.names.items() for name in names}
+    config = transformers.AutoConfig.for_model(
+        row.model_type,
+        vocab_size=vocab_size,
+        bos_token_id=BOS,
+        pad_token_id=PAD,
+        eos_token_id=EOS,
+        tie_word_embeddings=model.tied,
+        **sizes,
+        **row.fixed,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(torch_seed(seed, "weights"))
+        return getattr(transformers, row.auto_class).from_config(config, attn_implementation="sdpa").eval()
+
+
+def new_network(model: Model, vocab_size: int, seed: int, training: Training, device: torch.device) -> Network:
+    """A fresh network of the registry's class, its weights a function of (model, vocab_size, seed)."""
+    kind: type[Network] = pkgutil.resolve_name(MODELS[model.name].network)
+    return kind(new_model(model, vocab_size, seed), training, device)
 
 
 def losses(network: Network, rows: LabelledRows, training: bool) -> tuple[Tensor, Tensor]:
@@ -164,14 +228,3 @@ def losses(network: Network, rows: LabelledRows, training: bool) -> tuple[Tensor
         sum_B = torch.zeros(batch, device=loss_M.device).index_add_(0, rows.row_M, loss_M.detach())
         count_B = torch.bincount(rows.row_M, minlength=batch).clamp_(min=1)
     return loss_M.sum() / max(1, len(loss_M)), sum_B / count_B
-
-
-def _in_order(named: list[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
-    """Matrices before vectors; query, key and value of a layer beside each other, so that one matrix product does the three."""
-    rank = {".query.": 0, ".key.": 1, ".value.": 2}
-
-    def place(row: tuple[str, Tensor]) -> tuple[bool, str, int]:
-        part = next((part for part in rank if part in row[0]), "")
-        return row[1].ndim < 2, row[0].replace(part, ".", 1) if part else row[0], rank.get(part, -1)
-
-    return sorted(named, key=place)

@@ -10,17 +10,20 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from sleep_tune.config import Masking
+from sleep_tune.config import Config, LinearRate, Masking
 from sleep_tune.data.collate import MASK, N_SPECIAL
 from sleep_tune.sleep.context import Rows
 
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """A batch as the model sees it, and where it is labelled; `most` is the largest number of labels in a row."""
+    """A batch as the model sees it, and where it is labelled; `most` is the largest number of labels in a row.
+
+    mlm: the labelled positions are predicted themselves. clm: each predicts the token after it.
+    """
 
     tokens_BL: Tensor  # int64, with masks
-    target_M: Tensor  # int64, the tokens that were there
+    target_M: Tensor  # int64, the tokens to predict
     row_M: Tensor  # int64, ascending
     at_M: Tensor  # int64, place in the flattened (B L) rows
     slot_M: Tensor  # int64, place in (B most): the row's labels, padded
@@ -28,12 +31,27 @@ class LabelledRows:
     most: int
 
 
-def mask_rows(rows: Rows, masking: Masking, vocab_size: int, generator: Generator, device: torch.device) -> LabelledRows:
+def label_rows(rows: Rows, config: Config, progress: float, vocab_size: int, generator: Generator, device: torch.device) -> LabelledRows:
+    """The labels that `config.objective` asks for at `progress`, the share of the budget that is used, in [0, 1]. clm draws nothing."""
+    if config.objective == "clm":
+        return next_tokens(rows, device)
+    return mask_rows(rows, config.masking, vocab_size, generator, device, progress)
+
+
+def next_tokens(rows: Rows, device: torch.device) -> LabelledRows:
+    """Label every token of a row but its last with the one that follows; nothing is hidden. The first token and padding are no targets."""
+    row_M, column_M = np.nonzero(np.arange(1, rows.tokens_BL.shape[1]) < rows.length_B[:, None])
+    return labelled(rows.tokens_BL, rows.length_B, rows.tokens_BL[row_M, column_M + 1], row_M, column_M, device)
+
+
+def mask_rows(
+    rows: Rows, masking: Masking, vocab_size: int, generator: Generator, device: torch.device, progress: float = 0.0
+) -> LabelledRows:
     """Label each non-special token with probability `masking.rate`, at least one a row that has any; show mask, random token or itself."""
     tokens_BL = rows.tokens_BL
     draw_BL = generator.random(tokens_BL.shape, np.float32)
     draw_BL[tokens_BL < N_SPECIAL] = 2.0  # padding and other special tokens are never labelled
-    labelled_BL = draw_BL < masking.rate
+    labelled_BL = draw_BL < rate_at(masking.rate, progress)
     least_B = draw_BL.argmin(1)
     unlabelled_B = ~labelled_BL.any(1)
     if unlabelled_B.any():
@@ -47,6 +65,14 @@ def mask_rows(rows: Rows, masking: Masking, vocab_size: int, generator: Generato
     shown_BL = tokens_BL.copy()
     shown_BL[row_M, column_M] = np.where(kind_M < as_mask, MASK, np.where(kind_M < as_mask + as_random, other_M, target_M))
     return labelled(shown_BL, rows.length_B, target_M, row_M, column_M, device)
+
+
+def rate_at(rate: float | LinearRate, progress: float) -> float:
+    """The share of tokens to label when `progress` of the budget is used."""
+    if not isinstance(rate, LinearRate):
+        return rate
+    first, last = rate.linear
+    return first + (last - first) * progress
 
 
 def labelled(

@@ -1,4 +1,7 @@
-"""Loss on held-out text: rows spread over the dev store, masks fixed by one seed for every trial, in evaluation mode."""
+"""Loss on held-out text: rows spread over the dev store, labels fixed by one seed for every trial, in evaluation mode.
+
+mlm and clm answer different questions: their losses do not compare.
+"""
 
 import math
 
@@ -9,22 +12,22 @@ from sleep_tune.config import Config, Masking
 from sleep_tune.sleep.context import Corpus, sample_rows
 from sleep_tune.streams import stream
 from sleep_tune.training.models import Network, losses
-from sleep_tune.training.objectives import LabelledRows, mask_rows
+from sleep_tune.training.objectives import LabelledRows, label_rows
 
 _ROWS = 128
 PROBE_MASKING = Masking(rate=0.15)  # BERT's, whatever a trial trains with: all trials answer the same question
 
 
 class DevProbe:
-    """The dev rows of a config, masked once."""
+    """The dev rows of a config, labelled once."""
 
     def __init__(self, config: Config, dev: Corpus, device: torch.device):
         ids = spread(dev.words_N, config.evaluation.milestones.dev_words)
         ids = ids[np.argsort(np.diff(dev.offsets)[ids], kind="stable")]  # rows of like lengths together: less padding
-        generator = stream(0, "probe")
+        generator, asked = stream(0, "probe"), probe_config(config)
         self.words = int(dev.words_N[ids].sum())
         self.batches: list[LabelledRows] = [
-            mask_rows(sample_rows(dev, ids[start : start + _ROWS]), PROBE_MASKING, dev.vocab_size, generator, device)
+            label_rows(sample_rows(dev, ids[start : start + _ROWS]), asked, 0.0, dev.vocab_size, generator, device)
             for start in range(0, ids.size, _ROWS)
         ]
 
@@ -36,6 +39,11 @@ class DevProbe:
                 total += float(losses(network, batch, training=False)[0]) * len(batch.target_M)
                 labels += len(batch.target_M)
         return total / labels if labels else math.nan
+
+
+def probe_config(config: Config) -> Config:
+    """`config` with the masking of probes: a loss that compares between trials of one objective."""
+    return config.model_copy(update={"masking": PROBE_MASKING})
 
 
 def spread(words_N: np.ndarray, words: int) -> np.ndarray:
