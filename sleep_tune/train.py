@@ -14,6 +14,7 @@ from sleep_tune.errors import OneLineParser, RunError, UserError, run_main
 
 if TYPE_CHECKING:
     from sleep_tune.config import Config
+    from sleep_tune.data.token_store import Prepared
     from sleep_tune.study.spec import Study
     from sleep_tune.training.loop import StepRecord
 
@@ -81,6 +82,15 @@ def check_same(out: Path, config: "Config") -> None:
             raise UserError(f"--out = {out}: holds another run: {values}; name another directory")
 
 
+def check_match(config: "Config", corpus: "Prepared", out: Path) -> None:
+    """Raises UserError where `config` is the control of a trial that has none."""
+    from sleep_tune.data.token_store import open_store
+    from sleep_tune.matching import read_match
+
+    if config.epochs is not None and config.epochs.matched_to is not None:
+        read_match(out.parent / config.epochs.matched_to, config, open_store(corpus.directory).samples)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Train, score, write the model. Returns 0; 130 after Ctrl-C, with the state saved."""
     options = parse(arguments)
@@ -97,6 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
     corpus = prepared(study, say=lambda line: print(line, flush=True))
     for line in [*notes, *fits(study, corpus)]:
         print(f"note: {line}", flush=True)
+    check_match(study.first, corpus, options.out)
     return run(study, corpus, options)
 
 

@@ -24,15 +24,20 @@ from sleep_tune.data.token_store import Prepared, open_store
 from sleep_tune.disk import full_line, is_full
 from sleep_tune.errors import RunError
 from sleep_tune.files import locked, write_atomic, write_text
+from sleep_tune.matching import read_match
 from sleep_tune.presets import write_yaml
 from sleep_tune.scoring import Scorer
+from sleep_tune.sleep.instruments import Cycle, cycle_row
+from sleep_tune.sleep.matched import MatchedPlan
 from sleep_tune.training import checkpoint
-from sleep_tune.training.loop import Run, StepRecord, advance
+from sleep_tune.training.loop import Run, State, StepRecord, advance
 from sleep_tune.training.model_directory import save_model
 from sleep_tune.training.probe import DevProbe
+from sleep_tune.training.retention import Retention
 
 WORST_LOSS = 1e4  # nats: what a diverged trial reports, finite so that every scheduler can rank it
 OnStep = Callable[[StepRecord], bool | None]
+RECORDS = ("steps.jsonl", "cycles.jsonl", "scores.jsonl")
 
 
 @dataclass(frozen=True)
@@ -74,25 +79,40 @@ class Trial:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic, read at its first call
         torch.use_deterministic_algorithms(config.training.determinism == "strict")
         store = open_store(self.prepared.directory)
+        self.domains = store.domains
         self.tokens_per_word = len(store.tokens) / max(1, store.words)
-        self.run = Run(config, store, self.device)
+        self.matched = self._matched(store.samples)
+        self.run = Run(config, store, self.device, self.matched)
         self.state = self.run.new_state()
+        if config.sleep is not None:
+            self.run.on_cycle = self._note_cycle
+            self.retention = Retention(config, store, self.run.folds, self.device)
         self.probe = DevProbe(config, open_store(self.prepared.dev_directory), self.device)
         self.scorer = Scorer(config, self.prepared)
         self._refuse_older_attempts()
         remove_leftovers(self.directory)
         loaded = checkpoint.load_newest(self.directory, self.run, self.identity, self.say)
         write_text(self.directory / "config.yaml", write_yaml(config.model_dump(mode="json")))
-        sizes = {"steps.jsonl": 0, "scores.jsonl": 0}
+        sizes = dict.fromkeys(RECORDS, 0)
         if loaded is not None:
             self.state = loaded.state
             self.reports = [Report(**report) for report in loaded.extra["reports"]]
             self.wall_s, self.loss, sizes = (loaded.extra[name] for name in ("wall_s", "loss", "sizes"))
-        self._steps = Appended(self.directory / "steps.jsonl", sizes["steps.jsonl"])
-        self._scores = Appended(self.directory / "scores.jsonl", sizes["scores.jsonl"])
+            if loaded.extra["matched"] != self._matched_digest():
+                raise RunError(f"{self.directory}: the trial that this is the control of was run anew: remove this one to begin again")
+        self._steps, self._cycles, self._scores = (Appended(self.directory / name, sizes[name]) for name in RECORDS)
         if (final := self._final()) is not None:
             self._scores.add_all(final["rows"])
             self._scores.flush()
+
+    def _matched(self, samples: int) -> MatchedPlan | None:
+        """What the control of another trial repeats; that trial's directory is beside this one's."""
+        if self.config.epochs is None or self.config.epochs.matched_to is None:
+            return None
+        return read_match(self.directory.parent / self.config.epochs.matched_to, self.config, samples)
+
+    def _matched_digest(self) -> str | None:
+        return None if self.matched is None else self.matched.digest
 
     def _final(self) -> dict[str, Any] | None:
         """What `finish` left behind for the state as it is and the scores that are asked for now."""
@@ -137,6 +157,8 @@ class Trial:
                 self.wall_s += time.perf_counter() - started
                 self.save()
                 return None
+        if milestone == self.milestones[-1] and (self.state.row or self.state.phase == "sleep"):
+            self._note_cycle(self.state)  # the last one, which the budget cut
         report = self._report(milestone)
         self.reports.append(report)
         if self.config.checkpoint.milestone_models:
@@ -145,13 +167,32 @@ class Trial:
         self.save()
         return report
 
+    def _note_cycle(self, state: State) -> None:
+        """The record of the cycle that ends here, once its sleep is over."""
+        run, asleep = self.run, state.phase == "sleep"
+        if run.config.sleep is None or state.diverged:
+            return
+        wake_rows, sleep_rows = (run.wake_ids(state.cycle).size, state.row) if asleep else (state.row, 0)
+        cycle = Cycle(
+            state.cycle,
+            state.step,
+            state.words_seen,
+            wake_rows,
+            sleep_rows,
+            state.buffer_k,
+            state.exposures_N[state.buffer_k] - state.exposed_k,
+            state.carried,
+            self.retention.losses(run.network, state.cycle, wake_rows + sleep_rows),
+        )
+        self._cycles.add(cycle_row(state.candidates, cycle, run.store.domain_N, self.domains, run.sleep))
+
     def _save_model(self, directory: Path, metrics: dict[str, float]) -> None:
         save_model(self.run.network.model, self.prepared.tokenizer_file, directory, self.config, metrics)
 
     def _report(self, milestone: int) -> Report:
         dev_loss = math.nan if self.state.diverged else self.probe.loss(self.run.network)
         diverged = not math.isfinite(dev_loss)
-        rows = [dev_row(dev_loss, self.probe.words)]
+        rows = [dev_row(dev_loss, self.probe.words, self.scorer.backend)]
         metrics = {
             "dev_loss": WORST_LOSS if diverged else dev_loss,
             "perplexity": math.exp(min(WORST_LOSS if diverged else dev_loss, 50.0)),
@@ -168,9 +209,9 @@ class Trial:
     def save(self) -> None:
         """Checkpoint at this step: records first, then the state that covers them."""
         self._refuse_older_attempts()
-        sizes = {"steps.jsonl": self._steps.flush(), "scores.jsonl": self._scores.flush()}
+        sizes = dict(zip(RECORDS, (records.flush() for records in (self._steps, self._cycles, self._scores)), strict=True))
         reports = [dataclasses.asdict(report) for report in self.reports]
-        extra = {"reports": reports, "wall_s": self.wall_s, "loss": self.loss, "sizes": sizes}
+        extra = {"reports": reports, "wall_s": self.wall_s, "loss": self.loss, "sizes": sizes, "matched": self._matched_digest()}
         checkpoint.save(self.directory, self.run, self.state, extra, self.identity, self.attempt, self.config.checkpoint.keep)
 
     def finish(self, on_progress: Callable[[int, int], None] | None = None) -> dict[str, float]:
@@ -183,19 +224,21 @@ class Trial:
         tasks, rows = self.scorer.at_the_end(self.run.network.model, self.directory / "evaluation", on_progress)
         dev_loss = self.probe.loss(self.run.network)
         tasks["dev_loss"] = dev_loss if math.isfinite(dev_loss) else WORST_LOSS
-        table = [{"words_seen": self.state.words_seen, "final": True, **row} for row in [dev_row(dev_loss, self.probe.words), *rows]]
+        rows = [dev_row(dev_loss, self.probe.words, self.scorer.backend), *rows]
+        table = [{"words_seen": self.state.words_seen, "final": True, **row} for row in rows]
         self._scores.add_all(table)
         self._scores.flush()
         final = {"words_seen": self.state.words_seen, "evaluation": self.config.evaluation.model_dump(mode="json")}
-        final |= {"wall_s": self.wall_s, "short_buffers": self.state.short_buffers, "tasks": tasks, "rows": table}
+        diverged = bool(self.reports) and self.reports[-1].diverged
+        final |= {"wall_s": self.wall_s, "short_buffers": self.state.short_buffers, "diverged": diverged, "tasks": tasks, "rows": table}
         write_text(self.directory / "final.json", json.dumps(final, indent=1) + "\n")
         return tasks
 
     def close(self) -> None:
         """Let go of files and lock; unsaved steps are lost."""
         with self._held:
-            self._steps.close()
-            self._scores.close()
+            for records in (self._steps, self._cycles, self._scores):
+                records.close()
 
 
 def remove_leftovers(directory: Path) -> None:
@@ -204,7 +247,7 @@ def remove_leftovers(directory: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def dev_row(loss: float, words: int) -> dict[str, Any]:
+def dev_row(loss: float, words: int, backend: str) -> dict[str, Any]:
     """The row of `dev_loss` in the table of scores, over `words` words; a broken network's loss is missing, not a number."""
     broken = not math.isfinite(loss)
     row = {
@@ -217,7 +260,7 @@ def dev_row(loss: float, words: int) -> dict[str, Any]:
         "ties": 0,
         "nans": int(broken),
     }
-    return {**row, "rules": "honest", "backend": "mlm"}
+    return {**row, "rules": "honest", "backend": backend}
 
 
 class Appended:

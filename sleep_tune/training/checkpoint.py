@@ -18,10 +18,11 @@ from sleep_tune.disk import full_line, is_full
 from sleep_tune.errors import RunError, UserError
 from sleep_tune.files import write_atomic
 from sleep_tune.sleep.candidates import Candidates
-from sleep_tune.training.loop import Run, State
+from sleep_tune.training.run import Run, State
 
-VERSION = 1
-_ARRAYS = ("exposures_N", "buffer_k")
+VERSION = 2
+_ARRAYS = ("exposures_N", "measured_F", "buffer_k", "exposed_k", "frozen_U")
+_APART = (*_ARRAYS, "importance_P", "candidates")
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,14 @@ class Loaded:
 
 def snapshot(run: Run, state: State, extra: dict[str, Any]) -> dict[str, Any]:
     """Everything that decides how the run goes on, as tensors and plain values."""
-    counters = {field.name: getattr(state, field.name) for field in fields(State) if field.name not in (*_ARRAYS, "candidates")}
+    counters = {field.name: getattr(state, field.name) for field in fields(State) if field.name not in _APART}
     arrays = {name: torch.from_numpy(np.ascontiguousarray(getattr(state, name))) for name in _ARRAYS}
     known = {field.name: torch.from_numpy(getattr(state.candidates, field.name)) for field in fields(Candidates)}
     return {
         "counters": counters,
         "arrays": arrays,
         "candidates": known,
+        "importance": state.importance_P,
         "flat": run.network.flat.detach(),
         "optimizer": run.optimizer.state_dict(),
         "extra": extra,
@@ -55,7 +57,8 @@ def restore(run: Run, payload: dict[str, Any]) -> State:
     run.optimizer.load_state_dict(payload["optimizer"])
     arrays = {name: payload["arrays"][name].numpy() for name in _ARRAYS}
     known = Candidates(**{name: tensor.numpy() for name, tensor in payload["candidates"].items()})
-    return State(candidates=known, **arrays, **payload["counters"])
+    importance_P = payload["importance"].to(run.device)
+    return State(candidates=known, importance_P=importance_P, **arrays, **payload["counters"])
 
 
 def save(directory: Path, run: Run, state: State, extra: dict[str, Any], identity: str, attempt: int, keep: int) -> Path:

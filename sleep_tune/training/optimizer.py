@@ -1,4 +1,6 @@
-"""AdamW on the flat parameter, its learning rate a function of words seen, and clipping by the global norm."""
+"""AdamW on the flat parameter and its moments, its learning rate a function of words seen, and clipping by the global norm."""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,6 +26,27 @@ def new_optimizer(network: Network, optimizer: Optimizer) -> torch.optim.AdamW:
             part.grad = grad
     groups = [{"params": [part], "weight_decay": decay} for part, decay in zip(parts, (optimizer.weight_decay, 0.0), strict=False)]
     return torch.optim.AdamW(groups, lr=optimizer.learning_rate, betas=optimizer.betas, eps=optimizer.eps, fused=True)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """AdamW's moments of `flat[first:last]`: tensors (last - first,) that may be changed in place."""
+
+    first: int
+    last: int
+    mean: Tensor
+    square: Tensor
+
+
+def moments(optimizer: torch.optim.Optimizer) -> list[Moments]:
+    """The moments as they are now, in the order of `flat`; none before the first step. Loading a state replaces them: ask anew."""
+    found, first = [], 0
+    for part in (part for group in optimizer.param_groups for part in group["params"]):
+        last, state = first + part.numel(), optimizer.state.get(part)
+        if state:
+            found.append(Moments(first, last, state["exp_avg"], state["exp_avg_sq"]))
+        first = last
+    return found
 
 
 def clip(grad_P: Tensor, most: float | None) -> float:
