@@ -1,4 +1,6 @@
-"""What a study runs next, as a function of its ledger: `always` first, then the search, each point on every seed, nothing twice."""
+"""What a study runs next, as a function of its ledger: `always` first, then the search, each point on every seed, nothing twice; last
+the matched controls, as their pairs complete.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -7,6 +9,7 @@ from typing import Any
 
 from sleep_tune.config import Config, configuration_id, trial_id
 from sleep_tune.errors import UserError
+from sleep_tune.study.controls import control_config, control_configuration, due, may_come
 from sleep_tune.study.dimensions import combinations
 from sleep_tune.study.ledger import LedgerView, TrialRecord
 from sleep_tune.study.spec import Grid, OptunaSearch, RandomSearch, Study
@@ -25,15 +28,20 @@ class Proposal:
 
 
 class Proposals:
-    """Iterates over a study's new trials. The ledger is looked at whenever the next one is asked for, so results so far count."""
+    """A study's new trials, one after the other. The ledger is looked at whenever the next one is asked for, so results so far count."""
 
     def __init__(self, study: Study, view: LedgerView, corpus_digest: str) -> None:
         self._study, self._view, self._digest = study, view, corpus_digest
         self._iterator = self._all()
 
     def next(self) -> Proposal | None:
-        """The next new trial; None when the study is planned out."""
-        return next(self._iterator, None)
+        """The next new trial; None where there is none now: `later` says whether one may come."""
+        return next(self._iterator, None) or next(self._controls(), None)
+
+    @property
+    def later(self) -> bool:
+        """Whether a trial that runs may still bring a new one, its matched control."""
+        return self._study.spec.matched and may_come(self._view, self._study.spec.seeds)
 
     def _all(self) -> Iterator[Proposal]:
         yield from self._new(self._study.always(), "always")
@@ -44,6 +52,13 @@ class Proposals:
                 yield from self._points("random", rule.trials, "")
             case OptunaSearch(optuna=rule):
                 yield from self._points("optuna", rule.trials, rule.sampler)
+
+    def _controls(self) -> Iterator[Proposal]:
+        """Matched controls that are due. They tell the search nothing, so the search goes first."""
+        for pair in due(self._view, self._study.spec.seeds) if self._study.spec.matched else ():
+            config = control_config(self._study.as_run_now(pair.config), pair.trial)
+            if (trial := trial_id(config, self._digest)) not in self._view.trials:
+                yield Proposal(trial, control_configuration(pair.configuration), config, "matched")
 
     def _new(self, configs: list[Config], origin: str) -> Iterator[Proposal]:
         for config in configs:

@@ -20,7 +20,8 @@ from sleep_tune.data.token_store import Prepared
 from sleep_tune.errors import RunError, UserError, one_line
 from sleep_tune.study.calibration import record_calibration
 from sleep_tune.study.console import Console
-from sleep_tune.study.labels import describe, told_apart
+from sleep_tune.study.controls import pair_of, planned_trials
+from sleep_tune.study.labels import control_label, describe, told_apart
 from sleep_tune.study.ledger import Ledger, State, TrialRecord
 from sleep_tune.study.spec import Study
 from trainables.assignment import METRIC, STOP_FLAG, Assignment, assigned, raise_stop, write_control
@@ -46,6 +47,9 @@ class Desk:
 
     def label(self, record: TrialRecord) -> str:
         """A trial's schedule in words."""
+        pair = pair_of(self.ledger.view, record)
+        if pair is not None:
+            return control_label(self.label(pair))
         return self._labels.get(record.configuration) or describe(record.config, self.study.spec.vary)
 
     def interrupt(self) -> None:
@@ -72,6 +76,7 @@ class Desk:
         """A trial failed for good; the others go on."""
         fields = {"trial": record.trial, "state": State.FAILED.value, "message": message}
         if record.state is State.RUNNING and self.record(("ended", fields)):
+            self.console.planned = planned_trials(self.study, self.ledger.view)
             self.console.ended(record.trial, record.state, message)
 
 
@@ -96,9 +101,10 @@ class LedgerSearcher(Searcher):
             record = self._unfinished.pop(0) if self._unfinished else self._propose()
         except UserError as error:
             self._desk.halt(error)
-            record = None
-        if record is None:
             return Searcher.FINISHED
+        if record is None:
+            # Controls wait for their pairs; what runs nowhere will not end.
+            return None if self._new.later and self._out and not self._desk.interrupted else Searcher.FINISHED
         self._out.add(trial_id)
         return {"assignment": self._assign(record)}
 
@@ -198,6 +204,7 @@ class LedgerScheduler(FIFOScheduler):
             state = State.DIVERGED if result["diverged"] else State.STOPPED if record.stop_decided else State.COMPLETE
             events.append(("ended", {"trial": record.trial, "state": state.value, "message": None}))
         if self._desk.record(*events):
+            self._desk.console.planned = planned_trials(self._desk.study, self._desk.ledger.view)
             self._desk.console.ended(record.trial, record.state)
             config = self._desk.study.as_run_now(record.config)
             record_calibration(config, result["words_per_s"], int(result["rss_bytes"]), result["overhead_s"])

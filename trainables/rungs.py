@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from sleep_tune.errors import RunError
-from sleep_tune.study.ledger import CONTINUE, STOP, LedgerView
+from sleep_tune.study.ledger import BESIDE, CONTINUE, STOP, LedgerView
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Deciding:
         self._rungs = rungs
 
     def decide(self, origin: str, configuration: str, milestone: int, value: float) -> str:
-        """CONTINUE or STOP. Trials of `always` are in no rung."""
-        if self._rungs is None or origin == "always":
+        """CONTINUE or STOP. Trials of `always`, and matched controls, are in no rung."""
+        if self._rungs is None or origin in BESIDE:
             return CONTINUE
         return self._rungs.decide(configuration, milestone, value)
 

@@ -23,6 +23,7 @@ from sleep_tune.errors import RunError, UserError, one_line
 from sleep_tune.files import write_json
 from sleep_tune.machine import environment
 from sleep_tune.study.console import Console
+from sleep_tune.study.controls import planned_trials
 from sleep_tune.study.ledger import FILE, Ledger, LedgerView, State
 from sleep_tune.study.spaces import save_study
 from sleep_tune.study.spec import RunOptions, Study
@@ -143,7 +144,7 @@ def _run(attempt: Attempt) -> bool:
     for record in ledger.view.trials.values():
         if record.state is not State.RUNNING:
             ended[record.state] = ended.get(record.state, 0) + 1
-    with Console(study.name, study.trials_planned, study.budget_words, directory, ended) as console:
+    with Console(study.name, planned_trials(study, ledger.view), study.budget_words, directory, ended) as console:
         desk = Desk(study, attempt.prepared, directory, ledger, console)
         with _interruptible(desk):  # Ray put handlers of its own in place when it started
             try:

@@ -22,6 +22,7 @@ def about(text: str) -> str:
 def catalogue() -> str:
     """Spaces, presets, strategies, models and tasks, one line each."""
     from sleep_tune.evaluation.tasks import TASKS
+    from sleep_tune.sleep.criteria import CRITERIA
     from sleep_tune.sleep.strategies import STRATEGIES
     from sleep_tune.training.registry import MODELS
 
@@ -31,6 +32,7 @@ def catalogue() -> str:
         "profiles (--profile, --preset)": {name: line for name, (kind, line) in rows.items() if kind == "profile"},
         "schedules (base and always of a study, --preset)": {name: line for name, (kind, line) in rows.items() if kind == "schedule"},
         "strategies (sleep.strategy)": {name: _first_line(function) for name, function in STRATEGIES.items()},
+        "criteria (sleep.criterion)": {name: _first_line(function) for name, function in CRITERIA.items()},
         "models (model.name)": {name: row.about for name, row in MODELS.items()},
         "tasks (evaluation.final.tasks)": {task.name: task.about for task in TASKS.values()},
     }

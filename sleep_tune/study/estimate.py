@@ -26,9 +26,12 @@ class Speed:
 
 @dataclass(frozen=True)
 class Cost:
-    """Words of the whole study (at most, expected), trials; seconds and bytes are None where nothing like it was ever run here."""
+    """Words of the whole study (at most, expected), trials at most, matched controls among them that are expected; seconds and bytes are
+    None where nothing like it was ever run here.
+    """
 
     trials: int
+    controls: int
     most_words: int
     expected_words: int
     most_s: float | None
@@ -49,6 +52,14 @@ def passing(points: float, reduction: float) -> float:
     return sum(chances[:whole]) + (points - whole) * chances[whole]
 
 
+def completing(points: int, rungs: Sequence[int], reduction: float | None) -> float:
+    """How many of `points` pass all rungs, on average."""
+    left = float(points)
+    for _ in rungs if reduction is not None else ():
+        left = passing(left, reduction or 1)
+    return left
+
+
 def expected_words(points: int, budget_words: int, rungs: Sequence[int], reduction: float | None) -> int:
     """Words of `points`, on one seed, under ASHA: all read to the first rung, those that pass to the next, and so on."""
     words, left, before = 0.0, float(points), 0
@@ -62,7 +73,7 @@ def expected_words(points: int, budget_words: int, rungs: Sequence[int], reducti
 @dataclass(frozen=True)
 class Work:
     """Points of the search, each on `seeds` seeds, trials beside it, words of each, and where the scheduler (`reduction` None: none)
-    decides: on a configuration, whose seeds stand or fall together.
+    decides: on a configuration, whose seeds stand or fall together. `matched`: each that completes gets a control on every seed.
     """
 
     points: int
@@ -71,23 +82,26 @@ class Work:
     budget_words: int
     rungs: Sequence[int] = ()
     reduction: float | None = None
+    matched: bool = False
 
 
 def cost(work: Work, concurrent: int, speed: Speed | None) -> Cost:
     """The cost of `work`, `concurrent` trials at a time."""
-    trials = work.points * work.seeds + work.always
+    planned = work.points * work.seeds + work.always
+    controls = round(work.seeds * completing(work.points, work.rungs, work.reduction)) if work.matched else 0
+    trials = planned + (work.points * work.seeds if work.matched else 0)
     most = trials * work.budget_words
     searched = work.seeds * expected_words(work.points, work.budget_words, work.rungs, work.reduction)
-    expected = searched + work.always * work.budget_words
+    expected = searched + (work.always + controls) * work.budget_words
 
-    def seconds(words: int) -> float | None:
+    def seconds(words: int, trials: int) -> float | None:
         if speed is None:
             return None
         rounds = max(1, min(concurrent, trials))
         return STUDY_SECONDS + (words / speed.words_per_s + trials * speed.overhead_s) / rounds
 
     memory = None if speed is None else DRIVER_BYTES + min(concurrent, max(1, trials)) * speed.rss_bytes
-    return Cost(trials, most, expected, seconds(most), seconds(expected), memory)
+    return Cost(trials, controls, most, expected, seconds(most, trials), seconds(expected, planned + controls), memory)
 
 
 def shape_key(config: Config) -> str:

@@ -4,22 +4,26 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sleep_tune.config import WEIGHT_GROUPS, load_config
+from pydantic import BaseModel
+
+from sleep_tune.config import WEIGHT_GROUPS, Freezing, Homeostasis, load_config
 from sleep_tune.config import varied as differing
 
 # Fields that `describe` already says; what else a study varies is appended by name.
 _SAID = {"sleep", "epochs", "sleep.strategy", "sleep.folds", "sleep.length", "sleep.replay_ratio"}
+_RULES: dict[str, type[BaseModel]] = {"sleep.homeostasis": Homeostasis, "sleep.freezing": Freezing}
 _GROUPS = [group for group in WEIGHT_GROUPS if group not in ("data", "tokenizer")]  # in which configurations of a study may differ
 
 
 def describe(config: Mapping[str, Any], varied: Iterable[str] = ()) -> str:
-    """A trial's schedule in a few words: `strict, 20 folds, ratio 3, replay 10 %`, or `plain epochs`.
+    """A trial's schedule in a few words: `strict, 20 folds, ratio 3, replay 10 %`, `plain epochs` or `matched control of strict`.
 
     config: a config as a nested dict. varied: dotted fields of the study; those the words leave out follow by name.
     """
     sleep = config.get("sleep")
     if not sleep:
-        words = ["plain epochs"]
+        pair = field(config, "epochs.matched_to")
+        words = [control_label(pair) if pair else "plain epochs"]
     else:
         folds = sleep.get("folds", 50)
         words = [
@@ -35,12 +39,21 @@ def describe(config: Mapping[str, Any], varied: Iterable[str] = ()) -> str:
     return ", ".join(words)
 
 
-def told_apart(configs: Mapping[str, Mapping[str, Any]], varied: Iterable[str] = ()) -> dict[str, str]:
+def control_label(schedule: str) -> str:
+    """What the matched control of a schedule is called."""
+    return f"matched control of {schedule}"
+
+
+def told_apart(
+    configs: Mapping[str, Mapping[str, Any]], varied: Iterable[str] = (), controls: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """configuration -> schedule in words, for the configurations of a study (nested dicts) by id: different ones are called differently.
 
     Those that `describe` calls the same are followed by the fields in which they differ: `plain epochs, warmup 0.187`.
+    controls: configuration of a matched control -> that of its pair, after which it is called.
     """
-    labels = {name: describe(config, varied) for name, config in configs.items()}
+    controls = controls or {}
+    labels = {name: describe(config, varied) for name, config in configs.items() if name not in controls}
     alike: dict[str, list[str]] = defaultdict(list)
     for name, label in labels.items():
         alike[label].append(name)
@@ -49,10 +62,13 @@ def told_apart(configs: Mapping[str, Mapping[str, Any]], varied: Iterable[str] =
             fields = [each for each in differing([load_config(dict(configs[name])) for name in names]) if each.split(".")[0] in _GROUPS]
             for name in names:
                 labels[name] = ", ".join([labels[name], *(_named(each, field(configs[name], each)) for each in fields)])
-    return labels
+    return labels | {name: control_label(labels[pair]) for name, pair in controls.items()}
 
 
 def _named(name: str, value: Any) -> str:
+    if name in _RULES and isinstance(value, Mapping):  # its kind, and what differs from the defaults: `homeostasis fisher, shrink 0.8`
+        kind, *others = _RULES[name].model_validate(dict(value)).model_dump(mode="json", exclude_defaults=True).items()
+        return ", ".join([f"{name.rpartition('.')[2]} {kind[1]}", *(f"{key.replace('_', ' ')} {readable(item)}" for key, item in others)])
     return f"{name.rpartition('.')[2].replace('_', ' ')} {readable(value)}"
 
 

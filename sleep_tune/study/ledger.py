@@ -20,6 +20,7 @@ SCHEMA = 1
 FILE = "ledger.jsonl"
 CONTINUE, STOP = "CONTINUE", "STOP"
 ORIGINS = ("grid", "random", "optuna", "always", "matched", "confirm")
+BESIDE = ("always", "matched")  # what the search does not judge
 
 
 class State(StrEnum):
@@ -231,6 +232,11 @@ def _target(event: Mapping[str, Any]) -> str:
     return f" as {event['state']}" if event["event"] == "ended" else ""
 
 
+def matched_to(config: Mapping[str, Any]) -> str | None:
+    """The trial that a config (nested dict) is the control of."""
+    return (config.get("epochs") or {}).get("matched_to")
+
+
 def _never(view: LedgerView, event: Mapping[str, Any]) -> str:
     return ""
 
@@ -242,6 +248,10 @@ def _open(view: LedgerView, event: Mapping[str, Any]) -> None:
 def _proposed_fault(view: LedgerView, event: Mapping[str, Any]) -> str:
     if event["trial"] in view.trials:
         return f"it is {view.trials[event['trial']].state} already"
+    if event["origin"] == "matched":
+        pair = view.trials.get(matched_to(event["config"]) or "")
+        if pair is None or pair.state is not State.COMPLETE:
+            return f"the trial it is the control of is {'unknown' if pair is None else pair.state}"
     return "" if event["origin"] in ORIGINS else f"origin = {event['origin']}: must be one of {', '.join(ORIGINS)}"
 
 

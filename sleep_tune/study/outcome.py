@@ -12,8 +12,20 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from sleep_tune.study.ledger import read_ledger
-from sleep_tune.study.statistics import Estimate, Mode, Outcome, Ranked, Ranking, Stopped, against_baseline, estimate, rank
+from sleep_tune.study.controls import controlled
+from sleep_tune.study.ledger import BESIDE, read_ledger
+from sleep_tune.study.statistics import (
+    Estimate,
+    Mode,
+    Outcome,
+    Ranked,
+    Ranking,
+    Stopped,
+    against_baseline,
+    estimate,
+    paired_difference,
+    rank,
+)
 from sleep_tune.words import show_words
 
 LOSS_TASK = "dev_loss"
@@ -48,9 +60,15 @@ class StudyOutcome:
     tasks: tuple[str, ...]  # that have final scores, dev_loss apart
     units: dict[str, str]  # task -> unit
     values: dict[str, np.ndarray] = field(repr=False)  # ranked configuration -> objective_S
+    controls: dict[str, str] = field(default_factory=dict)  # configuration -> that of its matched control
+    against_control: dict[str, Estimate] = field(default_factory=dict)  # ranked configuration -> difference to it, paired by seed
 
     def is_baseline(self, configuration: str) -> bool:
-        return self.entries[configuration].origin == "always"
+        """Whether it ran beside the search: a schedule of `always`, or a matched control."""
+        return self.entries[configuration].origin in BESIDE
+
+    def is_control(self, configuration: str) -> bool:
+        return self.entries[configuration].origin == "matched"
 
 
 def read_outcome(study_directory: Path) -> StudyOutcome:
@@ -66,6 +84,7 @@ def read_outcome(study_directory: Path) -> StudyOutcome:
     entries = _entries(trials, trial_scores(scores), configs)
     ranking = rank(outcomes, objective["mode"], ledger.spec.get("seeds", ()), _baseline(outcomes, entries, objective["mode"]))
     ranked = {row.configuration for row in ranking.ranked}
+    controls = {pair: control for control, pair in controlled(ledger).items()}
     states: dict[str, int] = defaultdict(int)
     for trial in trials:
         states[trial["state"]] += 1
@@ -78,7 +97,19 @@ def read_outcome(study_directory: Path) -> StudyOutcome:
         tuple(dict.fromkeys(row["task"] for row in scores if row["task"] != LOSS_TASK)),
         {row["task"]: row["unit"] for row in scores},
         {name: np.array([o.value for o in outcomes if o.configuration == name and o.value is not None]) for name in ranked},
+        controls,
+        _against_controls(outcomes, {pair: control for pair, control in controls.items() if {pair, control} <= ranked}),
     )
+
+
+def _against_controls(outcomes: Sequence[Outcome], controls: dict[str, str]) -> dict[str, Estimate]:
+    """Configuration -> difference to its matched control, paired by seed."""
+    values: dict[str, dict[int, float]] = defaultdict(dict)
+    for outcome in outcomes:
+        if outcome.value is not None:
+            values[outcome.configuration][outcome.seed] = outcome.value
+    differences = {pair: paired_difference(values[pair], values[control]) for pair, control in controls.items()}
+    return {pair: difference for pair, difference in differences.items() if difference is not None}
 
 
 def trial_scores(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, float]]:
@@ -122,22 +153,39 @@ def _baseline(outcomes: Sequence[Outcome], entries: dict[str, Entry], mode: Mode
 
 
 def verdict(outcome: StudyOutcome) -> str:
-    """A few sentences: the best searched schedule against the baseline, and whether the seeds tell them apart."""
+    """A few sentences: the best searched schedule against the baseline and its matched control, and whether the seeds tell them apart."""
     searched = [row for row in outcome.ranking.ranked if not outcome.is_baseline(row.configuration)]
     if not searched:
         return "No searched schedule completed on all its seeds: nothing is ranked."
     best, baseline = searched[0], outcome.ranking.baseline
     label = outcome.entries[best.configuration].schedule
-    if baseline is None:
-        return f"Best schedule: {label}. No baseline completed on all its seeds: there is nothing to compare it with."
     tried = sum(not outcome.is_baseline(name) for name in outcome.entries)
+    controlled = _controlled(outcome, best.configuration, tried)
+    if baseline is None:
+        nothing = " No baseline completed on all its seeds: there is nothing to compare it with."
+        return f"Best schedule: {label}.{controlled or nothing}"
     groups = [outcome.values[row.configuration] for row in searched] + [outcome.values[baseline]]
     difference = against_baseline(outcome.values[best.configuration], outcome.values[baseline], groups, tried)
     many = f"best of {tried}, " if tried > 1 else ""
     how = f"({many}{best.objective.n} seeds, Dunnett)"
     if difference.mean < 0 if outcome.mode == "min" else difference.mean > 0:
-        return f"{_beats(outcome, label, difference, how)}{_leader(outcome, best)}"
-    return _beaten(outcome, label, difference, how)
+        return f"{_beats(outcome, label, difference, how)}{_leader(outcome, best)}{controlled}"
+    return f"{_beaten(outcome, label, difference, how)}{controlled}"
+
+
+def _controlled(outcome: StudyOutcome, configuration: str, tried: int) -> str:
+    """A sentence on a schedule against its matched control; empty where it has none."""
+    difference = outcome.against_control.get(configuration)
+    if difference is None:
+        return " Its matched control did not complete on all seeds." if configuration in outcome.controls else ""
+    against = f" Against its matched control (same words, samples and steps, no sleep): {difference.mean:+.3f}{_unit(outcome)}"
+    if np.isnan(difference.low):
+        return f"{against}, with one seed."
+    low, high = (difference.low, difference.high) if outcome.mode == "min" else (-difference.high, -difference.low)
+    told = "better" if high < 0 else "worse" if low > 0 else "not distinguishable from it with these seeds"
+    picked = f", not corrected for picking the best of {tried}" if tried > 1 else ""
+    how = f"({difference.n} seeds, paired{picked})"
+    return f"{against}, 95 % interval [{difference.low:+.3f}, {difference.high:+.3f}] {how}: {told}."
 
 
 def _beats(outcome: StudyOutcome, label: str, difference: Estimate, how: str) -> str:

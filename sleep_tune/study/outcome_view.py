@@ -14,19 +14,16 @@ from sleep_tune.study.outcome import LOSS_TASK, Entry, StudyOutcome, stopped_lin
 from sleep_tune.study.statistics import Estimate, Ranked
 from sleep_tune.words import show_words
 
-WIDE = 100  # columns from which spreads, seeds, words and time fit beside the scores
+WIDE = 100  # columns from which spreads, seeds, words and time fit beside the scores,
+WIDER = 112  # and where there are matched controls
 
 
 def print_outcome(outcome: StudyOutcome, written: Iterable[Path], terminal: Terminal, rows: int = 12) -> None:
     """Print the ranking (best `rows`, and every baseline), then what it means, then the paths."""
     if outcome.ranking.ranked:
-        terminal.print(ranking_table(outcome, terminal.width >= WIDE, rows))
-        terminal.print(
-            Text(
-                f"{outcome.metric}: mean ± standard deviation over seeds; scores: mean ± standard error; time: of a trial's training.",
-                "dim",
-            )
-        )
+        wide = terminal.width >= (WIDER if outcome.against_control else WIDE)
+        terminal.print(ranking_table(outcome, wide, rows))
+        terminal.print(Text(_legend(outcome, wide), "dim"))
     for line in (unequal_line(outcome), hidden_line(outcome, rows), stopped_line(outcome)):
         if line:
             terminal.print(Text(line, "dim"))
@@ -38,11 +35,27 @@ def print_outcome(outcome: StudyOutcome, written: Iterable[Path], terminal: Term
         terminal.print(Text(f"  {_near(path)}"), soft_wrap=True)
 
 
+def _legend(outcome: StudyOutcome, wide: bool) -> str:
+    """What the numbers of the table are."""
+    means = f"{outcome.metric}: mean ± standard deviation over seeds; scores: mean ± standard error"
+    half = " ± half its 95 % interval" if wide else ""
+    control = f"; against control: mean difference to its matched control{half}, paired by seed" if outcome.against_control else ""
+    time = "; time: of a trial's training" if _roomy(outcome, wide) else ""
+    return f"{means}{control}{time}."
+
+
+def _roomy(outcome: StudyOutcome, wide: bool) -> bool:
+    """Whether there is room for words seen and time."""
+    return wide or not outcome.against_control
+
+
 def shown(outcome: StudyOutcome, rows: int) -> list[tuple[int, Ranked]]:
-    """Rank and row of the best `rows` configurations and of every baseline."""
-    return [
-        (place, row) for place, row in enumerate(outcome.ranking.ranked, start=1) if place <= rows or outcome.is_baseline(row.configuration)
-    ]
+    """Rank and row of the best `rows` configurations, of every baseline, and of the matched controls of what is shown."""
+    places = {row.configuration: place for place, row in enumerate(outcome.ranking.ranked, start=1)}
+    best = {name for name, place in places.items() if place <= rows}
+    kept = best | {name for name in places if outcome.is_baseline(name) and not outcome.is_control(name)}
+    kept |= {control for pair, control in outcome.controls.items() if pair in best}
+    return [(places[row.configuration], row) for row in outcome.ranking.ranked if row.configuration in kept]
 
 
 def hidden_line(outcome: StudyOutcome, rows: int) -> str:
@@ -62,10 +75,13 @@ def ranking_table(outcome: StudyOutcome, wide: bool, rows: int = 12) -> Table:
     table.add_column(f"{outcome.metric}{unit}", justify="right", no_wrap=True)
     if outcome.ranking.baseline:
         table.add_column("against\nbaseline", justify="right", no_wrap=True)
+    if outcome.against_control:
+        table.add_column("against\ncontrol", justify="right", no_wrap=True)
     for task in outcome.tasks:
         table.add_column(f"{task}\n{'%' if outcome.units[task] == 'percent' else outcome.units[task]}", justify="right", no_wrap=True)
-    table.add_column("words\nseen", justify="right", no_wrap=True)
-    table.add_column("time", justify="right", no_wrap=True)
+    if _roomy(outcome, wide):
+        table.add_column("words\nseen", justify="right", no_wrap=True)
+        table.add_column("time", justify="right", no_wrap=True)
     for place, row in shown(outcome, rows):
         style = "yellow" if outcome.is_baseline(row.configuration) else "bold green" if place == 1 else ""
         table.add_row(*_cells(outcome, place, row, wide), style=style)
@@ -74,15 +90,24 @@ def ranking_table(outcome: StudyOutcome, wide: bool, rows: int = 12) -> Table:
 
 def _cells(outcome: StudyOutcome, place: int, row: Ranked, wide: bool) -> list[str]:
     entry: Entry = outcome.entries[row.configuration]
-    mark = " (baseline)" if outcome.is_baseline(row.configuration) else ""
+    mark = " (baseline)" if outcome.is_baseline(row.configuration) and not outcome.is_control(row.configuration) else ""
     cells = [str(place), f"{entry.schedule}{mark}"]
     if wide:
         cells.append(str(len(entry.seeds)))
     cells.append(_spread(row.objective.mean, row.objective.sd, 3))
     if outcome.ranking.baseline:
         cells.append(f"{row.difference.mean:+.3f}" if row.difference else "")
+    if outcome.against_control:
+        cells.append(_difference(outcome.against_control.get(row.configuration), wide))
     cells += [_score(entry.scores.get(task), outcome.units[task] == "percent") for task in outcome.tasks]
-    return [*cells, show_words(entry.words_seen), duration(entry.wall_s)]
+    return [*cells, show_words(entry.words_seen), duration(entry.wall_s)] if _roomy(outcome, wide) else cells
+
+
+def _difference(difference: Estimate | None, wide: bool) -> str:
+    if difference is None:
+        return ""
+    half = "" if not wide or np.isnan(difference.low) else f" ±{(difference.high - difference.low) / 2:.3f}"
+    return f"{difference.mean:+.3f}{half}"
 
 
 def _score(score: Estimate | None, percent: bool) -> str:

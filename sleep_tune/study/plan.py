@@ -9,6 +9,7 @@ from sleep_tune.config import Config, Directory, Embedded
 from sleep_tune.fit import exposures
 from sleep_tune.machine import Machine
 from sleep_tune.study.calibration import read_calibration
+from sleep_tune.study.controls import planned_trials
 from sleep_tune.study.estimate import Cost, Work, cost, show_bytes, show_seconds
 from sleep_tune.study.ledger import FILE, State, read_ledger
 from sleep_tune.study.preflight import Ready
@@ -52,8 +53,11 @@ def _search(study: Study) -> Iterator[tuple[str, str]]:
         kind = f"optuna, {spec.search.optuna.sampler}"
     points, names = study.points_planned, ", ".join(str(seed) for seed in spec.seeds)
     yield "search", f"{kind}: {_count(points, 'configuration')} x {_count(seeds, 'seed')} ({names}) = {_count(points * seeds, 'trial')}"
-    if spec.always:
-        yield "always", f"{', '.join(spec.always)}: {_count(len(study.always()), 'trial')}, in no rung, never stopped"
+    if spec.beside:
+        yield "always", f"{', '.join(spec.beside)}: {_count(len(study.always()), 'trial')}, in no rung, never stopped"
+    if spec.matched:
+        every = f" whose configuration completes on all seeds, about {estimated(study, None, 1).controls} expected"
+        yield "matched", f"up to {_count(study.most_controls, 'control')}, one of each sleep{every if study.reduction else ''}"
     yield "objective", f"{study.metric}, {'lowest' if study.mode == 'min' else 'highest'} is best"
     if study.reduction is None:
         yield "scheduler", "none: every trial uses its whole budget"
@@ -66,10 +70,11 @@ def _done(ready: Ready) -> Iterator[tuple[str, str]]:
     """How much of the study is behind it, where it was started before."""
     if not (ready.directory / FILE).exists():
         return
-    states = Counter(record.state for record in read_ledger(ready.directory).trials.values())
+    view = read_ledger(ready.directory)
+    states = Counter(record.state for record in view.trials.values())
     begun = states.pop(State.RUNNING, 0)
     ended = ", ".join(f"{count} {state}" for state, count in states.items())
-    parts = [f"{states.total()} of {_count(ready.study.trials_planned, 'trial')}{f' ({ended})' if ended else ''}"]
+    parts = [f"{states.total()} of {_count(planned_trials(ready.study, view), 'trial')}{f' ({ended})' if ended else ''}"]
     yield "done", "; ".join([*parts, f"{begun} begun"] if begun else parts)
 
 
@@ -132,7 +137,8 @@ def estimated(study: Study, config: Config | None, concurrent: int) -> Cost:
     """The study's cost; with a `config`, time and memory too, from what trials of its shape took here."""
     points, seeds = study.points_planned, len(study.spec.seeds)
     speed = read_calibration(config) if config is not None else None
-    return cost(Work(points, seeds, len(study.always()), study.budget_words, study.rungs(), study.reduction), concurrent, speed)
+    work = Work(points, seeds, len(study.always()), study.budget_words, study.rungs(), study.reduction, study.spec.matched)
+    return cost(work, concurrent, speed)
 
 
 def _source(config: Config) -> str:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from sleep_tune.config import Config
+from sleep_tune.config import Config, Epochs
 from sleep_tune.errors import UserError, nearest
 from sleep_tune.evaluation.tasks import TASKS
 from sleep_tune.explain import flat
 from sleep_tune.presets import KINDS, SCHEDULES, combine, preset, presets
 from sleep_tune.study.dimensions import Values, combinations
 from sleep_tune.study.searches import LOSSES, MOST_POINTS, Grid, RandomSearch
-from sleep_tune.study.spec import Study, StudySpec
+from sleep_tune.study.spec import MATCHED, Study, StudySpec
 
 VARIED_GROUPS = ("model", "objective", "masking", "optimizer", "training", "sleep")
 _SHARED = {
@@ -23,6 +23,8 @@ _SHARED = {
     "tokenizer": "all trials of a study share one tokenizer",
     "epochs": "plain epochs run beside a search under always: [epochs]",
 }
+_MATCHED_TO = f"epochs.{next(iter(Epochs.model_fields))}"
+_CONTROLS = f"the controls of a study are asked for by always: [{MATCHED}]"
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,7 @@ def check(study: Study) -> Study:
     """The study, once all of it is known to be good. Raises UserError, one line."""
     spec = study.spec
     combine(spec.base)
-    for schedule in spec.always:
-        preset(schedule, "schedule")
+    check_always(spec.always)
     known = _known_fields(spec)
     for field in spec.set:
         _check_field(field, known, "")
@@ -82,10 +83,18 @@ def check(study: Study) -> Study:
     return study
 
 
+def check_always(names: Iterable[str]) -> None:
+    """Raises UserError for a name under `always` that is neither `matched` nor a schedule preset."""
+    schedules = [name for name, row in presets().items() if row["kind"] == "schedule"]
+    for name in names:
+        if name not in (MATCHED, *schedules):
+            raise UserError(f"unknown schedule {name}{nearest(name, (MATCHED, *schedules))}")
+
+
 def _known_fields(spec: StudySpec) -> list[str]:
     """Dotted names of all fields, for near misses."""
     bare = Study("", "", spec.model_copy(update={"set": {}, "vary": {}, "base": (spec.profile, "default")}))
-    return [*flat(bare.first), *SCHEDULES]
+    return [*flat(bare.first), *(f"epochs.{name}" for name in Epochs.model_fields), *SCHEDULES]
 
 
 def _check_field(field: str, known: list[str], at: str) -> None:
@@ -115,6 +124,7 @@ def _check_varied(field: str, spec: StudySpec) -> None:
     group = field.split(".")[0]
     if group not in VARIED_GROUPS:
         reason = _SHARED.get(group, f"it changes nothing that is trained (can vary: {', '.join(VARIED_GROUPS)})")
+        reason = _CONTROLS if field == _MATCHED_TO else reason
         raise UserError(f"vary.{field}: cannot vary: {reason}")
     dimension = spec.vary[field]
     if field == "training.precision" and isinstance(dimension, Values) and "auto" in dimension.choice:
@@ -128,14 +138,18 @@ def _check_varied(field: str, spec: StudySpec) -> None:
 
 def _check_schedules(spec: StudySpec) -> None:
     """A field of a schedule that no trial has would be read by no one."""
-    rows = [presets()[schedule] for schedule in (spec.schedule, *spec.always)]
+    rows = [presets()[schedule] for schedule in (spec.schedule, *spec.beside)]
+    if spec.matched and rows[0].get("sleep") is None:
+        raise UserError(f"always = {MATCHED}: the base's schedule {spec.schedule} does not sleep, so there is nothing to match")
+    if _MATCHED_TO in spec.set and (spec.vary or spec.always or len(spec.seeds) > 1):
+        raise UserError(f"{_MATCHED_TO} = {spec.set[_MATCHED_TO]}: is for one run (sleep_tune.train): {_CONTROLS}")
     for field in spec.vary:
         if field.split(".")[0] == "sleep" and rows[0].get("sleep") is None:
             raise UserError(f"vary.{field}: the base's schedule {spec.schedule} does not sleep")
     for field, value in spec.set.items():
         kind = field.split(".")[0]
         if kind in SCHEDULES and all(row.get(kind) is None for row in rows):
-            raise UserError(f"{field} = {value}: no schedule of this study is of kind {kind} ({', '.join((spec.schedule, *spec.always))})")
+            raise UserError(f"{field} = {value}: no schedule of this study is of kind {kind} ({', '.join((spec.schedule, *spec.beside))})")
 
 
 def _check_search(study: Study) -> None:

@@ -9,6 +9,7 @@ from sleep_tune.errors import UserError, nearest
 from sleep_tune.files import write_text
 from sleep_tune.presets import preset, read_yaml, write_yaml
 from sleep_tune.study.catalogue import about, shipped
+from sleep_tune.study.rules import check_always
 from sleep_tune.study.spec import Study, StudySpec, load_spec
 
 STUDY_FILE = "study.yaml"
@@ -82,8 +83,7 @@ def _spec(text: str, name: str) -> StudySpec:
         spec = load_spec(raw)
         for named in spec.base:
             preset(named)
-        for named in spec.always:
-            preset(named, "schedule")
+        check_always(spec.always)
         return spec
     except UserError as error:
         raise UserError(f"{name}: {error}") from None

@@ -25,6 +25,7 @@ from sleep_tune.study.searches import Asha, Grid, NoScheduler, Objective, Optuna
 from sleep_tune.words import all_milestones, rung_words
 
 MOST_SHUFFLED = 1_000_000  # points of a space; of a larger one, points drawn one by one hardly ever repeat
+MATCHED = "matched"  # the word of `always` that asks for a control beside each sleep of the search
 HOW_GROUPS = ("evaluation", "checkpoint", "resources", "tracking")  # equal in all trials, and in no trial's id
 
 
@@ -34,6 +35,10 @@ def _mapping(value: object) -> object:
     return value
 
 
+def _words(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
 def _base(value: object) -> object:
     if not isinstance(value, list | tuple) or not 1 <= len(value) <= 2:
         raise PydanticCustomError("choice", "must be [PROFILE, SCHEDULE], such as [tiny, weighted_replay]")
@@ -41,12 +46,15 @@ def _base(value: object) -> object:
 
 
 class StudySpec(Frozen):
-    """A study file. `set` holds what is the same in every trial, the `always` ones included."""
+    """A study file. `set` holds what is the same in every trial, the `always` ones included.
+
+    `always`: schedule presets, and `matched`, in any order; one of them alone needs no list.
+    """
 
     base: Annotated[tuple[str, ...], BeforeValidator(_base)]
     set: Annotated[dict[str, Any], BeforeValidator(_mapping)] = Field(default={})
     vary: Annotated[dict[str, Dimension], BeforeValidator(_mapping)] = Field(default={})
-    always: Annotated[tuple[str, ...], tuples, AfterValidator(once)] = ()
+    always: Annotated[tuple[str, ...], tuples, BeforeValidator(_words), AfterValidator(once)] = ()
     search: Search = Grid(grid=Nothing())
     scheduler: Scheduler = NoScheduler(none=Nothing())
     objective: Objective = Objective()
@@ -69,6 +77,16 @@ class StudySpec(Frozen):
     def schedule(self) -> str:
         """The name of the base's schedule preset."""
         return next((name for name in self.base if preset(name)["kind"] == "schedule"), "default")
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The names of the schedule presets that run beside the search."""
+        return tuple(name for name in self.always if name != MATCHED)
+
+    @property
+    def matched(self) -> bool:
+        """Whether the sleep that the search completes gets matched controls."""
+        return MATCHED in self.always
 
 
 def load_spec(raw: Mapping[str, Any]) -> StudySpec:
@@ -146,7 +164,7 @@ class Study:
     def _always(self) -> list[Config]:
         taken: set[str] = set()
         configs: list[Config] = []
-        for schedule in self.spec.always:
+        for schedule in self.spec.beside:
             first = self.always_at(schedule, self.spec.seeds[0])
             if (key := configuration_id(first, "")) not in taken:
                 taken.add(key)
@@ -234,8 +252,13 @@ class Study:
 
     @property
     def trials_planned(self) -> int:
-        """All trials: points and `always`, on every seed."""
+        """All trials that are known beforehand: points and `always`, on every seed."""
         return self.points_planned * len(self.spec.seeds) + len(self.always())
+
+    @property
+    def most_controls(self) -> int:
+        """Matched controls, where every configuration of the search completes on every seed."""
+        return self.points_planned * len(self.spec.seeds) if self.spec.matched else 0
 
     @property
     def metric(self) -> str:

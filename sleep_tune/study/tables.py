@@ -1,8 +1,10 @@
-"""A study's tables, derived from its ledger and `trials/` alone: `trials`, `scores`, `steps`, tidy, one row a fact.
+"""A study's tables, derived from its ledger and `trials/` alone: `trials`, `scores`, `steps`, `cycles`, tidy, one row a fact.
 
 trials: a row a trial: trial, configuration, seed, origin, state, words_seen, steps, objective, wall_s, message, schedule, varied fields.
 scores: a row a UID of a task and a model at `words_seen`: trial and `SCORE_COLUMNS`.
 steps: a row an optimizer step: trial and `STEP_COLUMNS`.
+cycles: a row a cycle that ended: trial, `CYCLE_COLUMNS` (told in `sleep.instruments`) and `wake_loss`, `sleep_loss`, the means of its
+batches' losses in either phase, weighted by their tokens; null without such a phase. What has an entry an age, domain or fold is a list.
 `objective` is the last reported value, whatever the state: only those of complete trials are at the full budget. `wall_s` of a
 trial is the time of its training steps. Works while the study runs and after a kill: a torn last line is left out.
 """
@@ -21,8 +23,9 @@ import pyarrow.parquet as pq
 from sleep_tune.config import load_config, varied
 from sleep_tune.errors import UserError
 from sleep_tune.files import write_atomic
+from sleep_tune.study.controls import controlled
 from sleep_tune.study.labels import describe, field, readable, told_apart
-from sleep_tune.study.ledger import LedgerView, TrialRecord, read_ledger
+from sleep_tune.study.ledger import BESIDE, LedgerView, TrialRecord, read_ledger
 
 SCORE_COLUMNS = pa.schema(
     {
@@ -36,23 +39,44 @@ STEP_COLUMNS = pa.schema(
         "grad_norm": pa.float32(), "tokens": pa.int32(), "wall_s": pa.float32(),
     }
 )  # fmt: skip
+CYCLE_COLUMNS = pa.schema(
+    {
+        "cycle": pa.int32(), "step": pa.int64(), "words_seen": pa.int64(), "fold": pa.int32(), "folds": pa.int32(),
+        "wake_rows": pa.int64(), "sleep_rows": pa.int64(), "candidates": pa.int64(), "eligible": pa.int64(), "buffer": pa.int64(),
+        "new_in_buffer": pa.int64(), "turnover": pa.float64(), "selected_ever": pa.int64(),
+        "score_mean": pa.float64(), "score_p5": pa.float64(), "score_p25": pa.float64(),
+        "score_p50": pa.float64(), "score_p75": pa.float64(), "score_p95": pa.float64(), "buffer_score_mean": pa.float64(),
+        "replays": pa.int64(), "replayed": pa.int64(), "replay_times": pa.list_(pa.int64()), "replay_samples": pa.list_(pa.int64()),
+        "candidates_by_age": pa.list_(pa.int64()), "replays_by_age": pa.list_(pa.int64()), "domain": pa.list_(pa.string()),
+        "candidates_by_domain": pa.list_(pa.int64()), "replays_by_domain": pa.list_(pa.int64()),
+        "retention_fold": pa.list_(pa.int32()), "retention_loss": pa.list_(pa.float64()),
+    }
+)  # fmt: skip
+PHASE_LOSSES = {"wake": "wake_loss", "sleep": "sleep_loss"}
 _TRIAL = pa.field("trial", pa.string())
 
 
 def write_tables(study_directory: Path) -> dict[str, Path]:
     """Derive the tables anew; returns name -> path. Raises UserError where there is no study, RunError where its ledger is corrupt."""
     ledger = read_ledger(study_directory)
-    paths = {name: study_directory / "tables" / f"{name}.parquet" for name in ("trials", "scores", "steps")}
+    paths = {name: study_directory / "tables" / f"{name}.parquet" for name in ("trials", "scores", "steps", "cycles")}
     totals: dict[str, dict[str, Any]] = {}
+    losses: dict[str, dict[tuple[int, str], float]] = {}
 
     def steps() -> Iterator[pa.Table]:
         for trial in ledger.trials:
             table = read_lines(study_directory / "trials" / trial / "steps.jsonl", STEP_COLUMNS)
-            totals[trial] = _totals(table)
+            totals[trial], losses[trial] = _totals(table), _phase_losses(table)
             yield _of_trial(trial, table)
+
+    def cycles() -> Iterator[pa.Table]:
+        for trial in ledger.trials:
+            table = read_lines(study_directory / "trials" / trial / "cycles.jsonl", CYCLE_COLUMNS)
+            yield _of_trial(trial, _with_losses(table, losses[trial]))
 
     scores = (_of_trial(trial, read_lines(study_directory / "trials" / trial / "scores.jsonl", SCORE_COLUMNS)) for trial in ledger.trials)
     _write(paths["steps"], STEP_COLUMNS.insert(0, _TRIAL), steps())
+    _write(paths["cycles"], _with_losses(CYCLE_COLUMNS.empty_table(), {}).schema.insert(0, _TRIAL), cycles())
     _write(paths["scores"], SCORE_COLUMNS.insert(0, _TRIAL), scores)
     trials = trial_table(ledger, totals)
     _write(paths["trials"], trials.schema, iter([trials]))
@@ -75,7 +99,7 @@ def read_lines(path: Path, columns: pa.Schema) -> pa.Table:
 
 def varied_fields(ledger: LedgerView) -> list[str]:
     """Dotted fields the search varies: those of the study's `vary`, and whatever else differs between its trials (an extended study)."""
-    searched = [load_config(record.config) for record in ledger.trials.values() if record.origin != "always"]
+    searched = [load_config(record.config) for record in ledger.trials.values() if record.origin not in BESIDE]
     return list(dict.fromkeys([*ledger.spec.get("vary", {}), *varied(searched)]))
 
 
@@ -84,7 +108,7 @@ def trial_table(ledger: LedgerView, totals: dict[str, dict[str, Any]]) -> pa.Tab
     configs = {record.configuration: record.config for record in ledger.trials.values()}
     try:
         fields = varied_fields(ledger)
-        labels = told_apart(configs, fields)
+        labels = told_apart(configs, fields, controlled(ledger))
     except UserError:  # written by another version, whose fields this one does not know
         fields = list(ledger.spec.get("vary", {}))
         labels = {name: describe(config, fields) for name, config in configs.items()}
@@ -135,6 +159,21 @@ def _totals(steps: pa.Table) -> dict[str, Any]:
         return {}
     wall_s = pc.sum(steps["wall_s"].cast(pa.float64())).as_py()
     return {"steps": pc.max(steps["step"]).as_py(), "words_seen": pc.max(steps["words_seen"]).as_py(), "wall_s": wall_s}
+
+
+def _phase_losses(steps: pa.Table) -> dict[tuple[int, str], float]:
+    """(cycle, phase) -> mean loss of its batches, weighted by their tokens; steps whose loss is missing left out."""
+    whole = steps.filter(pc.and_(pc.is_finite(steps["loss"]), pc.greater(steps["tokens"], 0)))
+    sums = whole.append_column("nats", pc.multiply(whole["loss"].cast(pa.float64()), whole["tokens"].cast(pa.float64())))
+    groups = sums.group_by(["cycle", "phase"]).aggregate([("nats", "sum"), ("tokens", "sum")]).to_pylist()
+    return {(row["cycle"], row["phase"]): row["nats_sum"] / row["tokens_sum"] for row in groups}
+
+
+def _with_losses(cycles: pa.Table, losses: dict[tuple[int, str], float]) -> pa.Table:
+    for phase, name in PHASE_LOSSES.items():
+        values = [losses.get((cycle, phase)) for cycle in cycles["cycle"].to_pylist()]
+        cycles = cycles.append_column(name, pa.array(values, pa.float64()))
+    return cycles
 
 
 def _of_trial(trial: str, table: pa.Table) -> pa.Table:

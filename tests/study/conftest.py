@@ -56,6 +56,33 @@ def step_lines(config: dict[str, Any], until_words: int, generator: np.random.Ge
     return lines
 
 
+def cycle_lines(config: dict[str, Any], steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of the cycles that ended: replays halve with every cycle of age, and a fold's loss grows by 0.1 nats a cycle."""
+    sleep, lines = config["sleep"], []
+    if not sleep:
+        return []
+    fold = ROWS * int(CORPUS / sleep["folds"] / ROWS / WORDS_A_ROW)
+    for cycle in range(steps[-1]["cycle"]):
+        last = [line for line in steps if line["cycle"] == cycle][-1]
+        ages = min(cycle + 1, sleep["folds"])
+        replays = [round(fold * sleep["length"]["ratio"] * 0.5**age) for age in range(ages)]
+        buffer, score = round(sleep["replay_ratio"] * fold * ages), final_loss(config)
+        lines.append(
+            {"cycle": cycle, "step": last["step"], "words_seen": last["words_seen"], "fold": cycle % sleep["folds"],
+             "folds": sleep["folds"], "wake_rows": fold, "sleep_rows": sum(replays),
+             "candidates": fold * ages, "eligible": fold * ages, "buffer": buffer, "new_in_buffer": buffer // 2,
+             "turnover": 0.5 if cycle else None, "selected_ever": buffer,
+             "score_mean": score, "score_p5": score - 1, "score_p25": score - 0.5, "score_p50": score,
+             "score_p75": score + 0.5, "score_p95": score + 1, "buffer_score_mean": score + 0.25,
+             "replays": sum(replays), "replayed": buffer, "replay_times": [1, 2], "replay_samples": [buffer - 1, 1],
+             "candidates_by_age": [fold] * ages, "replays_by_age": replays, "domain": ["grammar"],
+             "candidates_by_domain": [fold * ages], "replays_by_domain": [sum(replays)],
+             "retention_fold": [(cycle - age) % sleep["folds"] for age in range(0, ages, 2)],
+             "retention_loss": [last["loss"] + 0.1 * age for age in range(0, ages, 2)]}
+        )  # fmt: skip
+    return lines
+
+
 def score_line(words_seen: int, final: bool, task: str, uid: str, n: int, score: float) -> dict[str, Any]:
     unit = "nats" if task == "dev_loss" else "percent"
     return {"words_seen": words_seen, "final": final, "task": task, "uid": uid, "n": n, "score": score, "unit": unit, "stderr": 1.0,
@@ -108,6 +135,7 @@ def make_trial(ledger: Ledger, directory: Path, origin: str, config: dict[str, A
         ledger.append("scored", trial=trial, words_seen=steps[-1]["words_seen"], tasks={"pairs": float(np.mean(list(pairs.values())))})
     write_lines(directory / "trials" / trial / "steps.jsonl", steps)
     write_lines(directory / "trials" / trial / "scores.jsonl", rows)
+    write_lines(directory / "trials" / trial / "cycles.jsonl", cycle_lines(config, steps))
     return trial
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleep_tune.config import Model, configuration_id, trial_id
+from sleep_tune.config import Model, Ratio, configuration_id, trial_id
 from sleep_tune.errors import UserError
 from sleep_tune.sleep.schedule import CorpusSize, outlook
 from sleep_tune.streams import stream
@@ -79,7 +79,7 @@ def test_every_shipped_space_asks_a_question_and_wakes_nearly_all_samples(name: 
             size = CorpusSize(samples, corpus_words, corpus_words / samples)
             seen = outlook(config.sleep, size, config.training.batch_rows, config.budget_words)
             assert seen.coverage >= 0.98, config.sleep
-            assert seen.sleeps > 0
+            assert seen.sleeps > 0 or config.sleep.length == Ratio(ratio=0)
 
 
 @pytest.mark.parametrize("name", shipped())

@@ -5,12 +5,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from sleep_tune.errors import UserError
 from sleep_tune.study.ledger import read_ledger
-from sleep_tune.study.tables import SCORE_COLUMNS, STEP_COLUMNS, read_lines, write_tables
+from sleep_tune.study.tables import CYCLE_COLUMNS, PHASE_LOSSES, SCORE_COLUMNS, STEP_COLUMNS, read_lines, write_tables
 
 
 @pytest.fixture
@@ -59,6 +60,43 @@ def test_steps_and_scores_are_the_trials_lines(study: Path) -> None:
     assert {row["unit"] for row in scores if row["task"] == "dev_loss"} == {"nats"}
     assert {row["unit"] for row in scores if row["task"] == "pairs"} == {"percent"}
     assert all(row["final"] == (row["task"] == "pairs") for row in scores)
+
+
+def test_cycles_are_the_trials_lines_with_the_losses_of_their_phases(study: Path) -> None:
+    paths = write_tables(study)
+    assert pq.read_schema(paths["cycles"]).names == ["trial", *CYCLE_COLUMNS.names, *PHASE_LOSSES.values()]
+    cycles = rows(paths, "cycles")
+    assert len(cycles) == sum(len(path.read_text().splitlines()) for path in study.glob("trials/*/cycles.jsonl")) > 0
+    row = cycles[-1]
+    trial = study / "trials" / row["trial"]
+    lines = [json.loads(line) for line in (trial / "cycles.jsonl").read_text().splitlines()]
+    assert {name: row[name] for name in lines[-1]} == lines[-1]
+    for phase, name in PHASE_LOSSES.items():
+        steps = [json.loads(line) for line in (trial / "steps.jsonl").read_text().splitlines()]
+        own = [step for step in steps if (step["cycle"], step["phase"]) == (row["cycle"], phase)]
+        expected = np.average([step["loss"] for step in own], weights=[step["tokens"] for step in own])
+        assert row[name] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_batch_counts_by_its_tokens_and_a_phase_that_was_not_has_no_loss(study: Path) -> None:
+    trial = next(iter(read_ledger(study).trials))
+    steps = [
+        {"step": 1, "cycle": 0, "phase": "wake", "words_seen": 9, "loss": 4.0, "tokens": 30},
+        {"step": 2, "cycle": 0, "phase": "wake", "words_seen": 12, "loss": 2.0, "tokens": 10},
+        {"step": 3, "cycle": 0, "phase": "wake", "words_seen": 12, "loss": None, "tokens": 10},
+    ]
+    for name, lines in (("steps", steps), ("cycles", [{"cycle": 0, "retention_fold": [0], "retention_loss": [None]}])):
+        (study / "trials" / trial / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    row = next(row for row in rows(write_tables(study), "cycles") if row["trial"] == trial)
+    assert row["wake_loss"] == 3.5
+    assert row["sleep_loss"] is None
+    assert row["retention_loss"] == [None]
+
+
+def test_a_study_of_another_version_has_no_cycles(study: Path) -> None:
+    for path in study.glob("trials/*/cycles.jsonl"):
+        path.unlink()
+    assert rows(write_tables(study), "cycles") == []
 
 
 def test_writing_again_gives_the_same_bytes(study: Path) -> None:

@@ -1,4 +1,4 @@
-"""Stock ASHA behind the ledger: rungs are met exactly, `always` is in none, and a replay decides as the first run did."""
+"""Stock ASHA behind the ledger: rungs are met exactly, `always` and controls are in none, and a replay decides as the first run did."""
 
 import json
 import math
@@ -119,7 +119,8 @@ def test_a_milestone_that_is_no_rung_decides_nothing() -> None:
 
 def test_what_runs_beside_the_search_is_in_no_rung() -> None:
     deciding = Deciding(Rungs([100], 3, "min"))
-    assert {deciding.decide("always", f"a{number}", 100, 1e4) for number in range(9)} == {CONTINUE}
+    for origin in ("always", "matched"):
+        assert {deciding.decide(origin, f"{origin}{number}", 100, 1e4) for number in range(9)} == {CONTINUE}
     assert deciding.decide("grid", "g", 100, 9e3) == CONTINUE  # the first to come by, though all of `always` are worse or better
 
 
