@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sleep_tune.errors import UserError
-from sleep_tune.study.ledger import read_ledger
+from sleep_tune.study.ledger import BESIDE, read_ledger
 from sleep_tune.study.outcome import LOSS_TASK, StudyOutcome, read_outcome
 from sleep_tune.study.spec import Study, load_spec
 from sleep_tune.study.tables import write_tables
@@ -27,13 +27,14 @@ class StudyTables:
     trials: pd.DataFrame
     scores: pd.DataFrame
     steps: pd.DataFrame
+    cycles: pd.DataFrame
     outcome: StudyOutcome
     planned: int  # trials
 
     @property
     def searched(self) -> pd.DataFrame:
         """The trials of the search, without those that ran beside it."""
-        return self.trials[self.trials.origin != "always"]
+        return self.trials[~self.trials.origin.isin(BESIDE)]
 
     @property
     def standing(self) -> str:
@@ -80,7 +81,8 @@ def find_study() -> Path:
 def load_study(directory: Path) -> StudyTables:
     """Derive a study's tables anew and read them. Raises UserError where there is no study."""
     frames = {name: pd.read_parquet(path) for name, path in write_tables(directory).items()}
-    return StudyTables(directory, frames["trials"], frames["scores"], frames["steps"], read_outcome(directory), _planned(directory))
+    outcome, planned = read_outcome(directory), _planned(directory)
+    return StudyTables(directory, frames["trials"], frames["scores"], frames["steps"], frames["cycles"], outcome, planned)
 
 
 def _planned(directory: Path) -> int:
@@ -111,6 +113,34 @@ def dev_losses(study: StudyTables, configuration: str) -> pd.DataFrame:
     length = min((len(curve) for curve in curves.values()), default=0)
     words = [np.mean([curve.words_seen.iloc[place] for curve in curves.values()]) for place in range(length)]
     return pd.DataFrame({seed: curve.score.to_numpy()[:length] for seed, curve in curves.items()}, index=pd.Index(words, dtype=float))
+
+
+def retention(study: StudyTables, configuration: str) -> pd.DataFrame:
+    """What a configuration kept of its folds: cycle, fold, age (cycles since it was read), words_seen, loss (nats), means over seeds.
+
+    A row a probe of a fold at the end of a cycle. The folds of two seeds hold different samples.
+    """
+    trials = study.trials[study.trials.configuration == configuration].trial
+    columns = ["retention_fold", "retention_loss"]
+    probes = study.cycles[study.cycles.trial.isin(trials)].explode(columns).dropna(subset=columns)
+    probes = probes.assign(age=(probes.fold - probes.retention_fold) % probes.folds, fold=probes.retention_fold, loss=probes.retention_loss)
+    types = {"fold": int, "age": int, "loss": float}
+    return probes.astype(types).groupby(["cycle", "fold", "age"], as_index=False)[["words_seen", "loss"]].mean()
+
+
+def replays_by_age(study: StudyTables, configuration: str) -> pd.Series:
+    """age in cycles since it was read -> replays of candidates of that age, over those by random choice in the same sleeps.
+
+    Over all cycles and seeds; 1 is no preference.
+    """
+    trials = study.trials[study.trials.configuration == configuration].trial
+    cycles = study.cycles[study.cycles.trial.isin(trials) & (study.cycles.replays > 0)]
+    ages = int(cycles.candidates_by_age.map(len).max()) if len(cycles) else 0
+    replays_A, expected_A = np.zeros(ages), np.zeros(ages)
+    for row in cycles.itertuples():
+        replays_A[: len(row.replays_by_age)] += row.replays_by_age
+        expected_A[: len(row.candidates_by_age)] += np.multiply(row.candidates_by_age, row.replays / row.candidates)
+    return pd.Series(replays_A / expected_A, index=pd.RangeIndex(ages, name="age"))
 
 
 def common_words(study: StudyTables) -> int:

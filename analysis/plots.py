@@ -18,6 +18,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.loading import MOST_VALUES, REPOSITORY, StudyTables, common_words, comparable, dev_losses, final_scores
+from sleep_tune.study.ledger import BESIDE
 from sleep_tune.words import show_words
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#595959"
@@ -56,22 +57,22 @@ def plot_ranking(study: StudyTables, best: int = 15) -> Figure:
             values_S = outcome.values[row.configuration]
             axes.plot(values_S, np.full(len(values_S), height), "o", ms=4, mfc="white", mec=colour, mew=1)
             axes.plot([row.objective.mean] * 2, [height - 0.3, height + 0.3], color=colour, lw=2.2)
-        axes.set_yticks(range(len(rows)), [_named(study, row.configuration) for row in rows])
+        axes.set_yticks(range(len(rows)), [named(study, row.configuration) for row in rows])
         axes.invert_yaxis()
         axes.grid(axis="x", lw=0.3, color="#CCCCCC")
         axes.set_axisbelow(True)
         better = "lower" if outcome.mode == "min" else "higher"
         axes.set_xlabel(f"{_spelt(outcome.metric)}{study.unit} at the full budget, {better} is better")
         _legend_of_seeds(axes, bool(outcome.ranking.baseline))
-        _title(figure, study)
+        title(figure, study)
     return figure
 
 
-def _title(figure: Figure, study: StudyTables) -> None:
+def title(figure: Figure, study: StudyTables) -> None:
     figure.suptitle(f"{study.name}: {study.standing}", fontsize=STYLE["axes.titlesize"], fontweight="bold")
 
 
-def _named(study: StudyTables, configuration: str) -> str:
+def named(study: StudyTables, configuration: str) -> str:
     return f"{study.outcome.entries[configuration].schedule}{' (baseline)' if study.outcome.is_baseline(configuration) else ''}"
 
 
@@ -97,7 +98,7 @@ def plot_learning_curves(study: StudyTables, best: int = 3) -> Figure:
         against = dev_losses(study, baseline) if baseline else pd.DataFrame()
         for name, colour in [*zip(searched, CURVES, strict=False), *([(baseline, ORANGE)] if baseline else [])]:
             losses = dev_losses(study, name)
-            _band(above, losses, colour, _named(study, name))
+            _band(above, losses, colour, named(study, name))
             if name != baseline and len(against):
                 losses.index = against.index[: len(losses)].append(losses.index[len(against) :])  # equal milestones, met a few words apart
                 _band(middle, (losses - against).dropna(how="all").dropna(axis=1), colour, "")
@@ -110,7 +111,7 @@ def plot_learning_curves(study: StudyTables, best: int = 3) -> Figure:
         if smooth:
             below.set_ylim(*_room(pd.concat(smooth)))
         _curve_axes(study, above, middle, below)
-        _title(figure, study)
+        title(figure, study)
     return figure
 
 
@@ -161,13 +162,13 @@ def shade_phases(axes: Axes, steps: pd.DataFrame) -> None:
     phase = steps.phase.to_numpy()
     words = np.concatenate([[0], steps.words_seen.to_numpy()])
     edges = [0, *(np.flatnonzero(phase[1:] != phase[:-1]) + 1), len(phase)]
-    named: set[str] = set()
+    told: set[str] = set()
     for start, end in pairwise(edges):
         kind = phase[start]
         axes.axvspan(
-            words[start], words[end], color=SLEEP if kind == "sleep" else WAKE, lw=0, zorder=0, label=kind if kind not in named else None
+            words[start], words[end], color=SLEEP if kind == "sleep" else WAKE, lw=0, zorder=0, label=kind if kind not in told else None
         )
-        named.add(kind)
+        told.add(kind)
 
 
 def plot_fields(study: StudyTables, task: str | None = None) -> Figure:
@@ -193,13 +194,13 @@ def plot_fields(study: StudyTables, task: str | None = None) -> Figure:
             for axes, field in zip(line, study.varied, strict=False):
                 _field_panel(axes, study, trials.assign(value=trial_values.to_numpy()), field)
         figure.legend(handles=_field_handles(study), loc="outside lower center", ncols=2 if len(fields) > 2 else 1)
-        _title(figure, study)
+        title(figure, study)
     return figure
 
 
 def _field_panel(axes: Axes, study: StudyTables, trials: pd.DataFrame, field: str) -> None:
     """Trials as dots over the field's values (as categories, or on an axis where there are many numbers), with their means."""
-    searched = trials[(trials.origin != "always") & trials[field].notna()].dropna(subset="value")
+    searched = trials[(~trials.origin.isin(BESIDE)) & trials[field].notna()].dropna(subset="value")
     beside = trials[trials.configuration == study.outcome.ranking.baseline].value.dropna()
     if len(beside):
         axes.axhspan(beside.min(), beside.max(), color=ORANGE, alpha=0.25, lw=0)

@@ -85,7 +85,9 @@ def plan_sleep(length: Length, wake_rows: int, pass_rows: int, batch_rows: int, 
         case Steps(steps=steps):
             return SleepPlan(rows=steps * batch_rows)
         case Fill():
-            return SleepPlan(words=None if fill_words is None else max(0, fill_words))
+            if fill_words is None:
+                return SleepPlan()
+            return SleepPlan(words=fill_words) if fill_words > 0 else SleepPlan(rows=0)
         case LossThreshold(loss_threshold=rule):
             return SleepPlan(rows=rule.max_steps * batch_rows, until=rule)
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -16,7 +17,18 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.image import imread
 
-from analysis.loading import StudyTables, common_words, comparable, dev_losses, find_study, load_study, ranking_frame
+from analysis.cycle_plots import forgotten, plot_replays, plot_retention
+from analysis.loading import (
+    StudyTables,
+    common_words,
+    comparable,
+    dev_losses,
+    find_study,
+    load_study,
+    ranking_frame,
+    replays_by_age,
+    retention,
+)
 from analysis.plots import plot_fields, plot_learning_curves, plot_ranking, save, shade_phases
 from sleep_tune.errors import UserError
 
@@ -78,6 +90,8 @@ def test_every_plot_is_a_picture_of_the_width_of_a_page(study: StudyTables, plot
         "curves": plot_learning_curves(study),
         "fields": plot_fields(study),
         "pairs": plot_fields(study, "pairs"),
+        "replays": plot_replays(study),
+        "retention": plot_retention(study),
     }
     for name, figure in figures.items():
         path = save(figure, name)
@@ -85,13 +99,14 @@ def test_every_plot_is_a_picture_of_the_width_of_a_page(study: StudyTables, plot
         height, width = imread(path).shape[:2]
         assert 1000 < width < 1700
         assert height > 300
-        assert all(axes.get_xlabel() for axes in figure.axes[-1:])
+        assert [axes for axes in figure.axes if axes.get_label() != "<colorbar>"][-1].get_xlabel()
         plt.close(figure)
 
 
 def test_every_plot_says_which_study_and_how_much_of_it_is_there(study: StudyTables) -> None:
     assert study.planned == 20
-    for figure in (plot_ranking(study), plot_learning_curves(study), plot_fields(study), plot_fields(study, "pairs")):
+    fields = plot_fields(study), plot_fields(study, "pairs")
+    for figure in (plot_ranking(study), plot_learning_curves(study), *fields, plot_replays(study), plot_retention(study)):
         assert figure.get_suptitle() == f"made: 18 of 20 trials; {len(study.outcome.ranking.stopped)} configurations not ranked yet"
     plt.close("all")
 
@@ -145,6 +160,57 @@ def test_phases_are_shaded_where_they_were(study: StudyTables) -> None:
     plt.close("all")
 
 
+def test_retention_is_a_row_a_probe_with_its_age(study: StudyTables) -> None:
+    """The made-up trials probe every second fold before the one just read; after the last fold the first is read again."""
+    configuration = ranked_with(study, 5)
+    kept = retention(study, configuration)
+    after_seven = kept[kept.cycle == 6]  # cycle 6 of five folds reads fold 1
+    assert dict(zip(after_seven.fold, after_seven.age, strict=True)) == {1: 0, 4: 2, 2: 4}
+    assert (np.diff(kept.groupby("cycle").words_seen.first()) > 0).all()
+    assert kept.groupby("cycle").words_seen.nunique().eq(1).all()
+    losses = dict(zip(after_seven.age, after_seven.loss, strict=True))
+    assert [losses[age] - losses[0] for age in (2, 4)] == pytest.approx([0.2, 0.4])
+
+
+def test_what_was_forgotten_is_told_against_the_fold_just_read(study: StudyTables) -> None:
+    """The made-up loss on a fold is 0.1 nats higher with every cycle since it was read, whatever the model has learnt since."""
+    lost = forgotten(retention(study, ranked_with(study, 5)))
+    assert lost.index.tolist() == [0, 2, 4]
+    assert lost.tolist() == pytest.approx([0.0, 0.2, 0.4])
+
+
+def test_replays_by_age_are_told_against_random_choice(study: StudyTables) -> None:
+    """By hand: 10 of 20 candidates are one cycle old. Of 30 replays random choice gives them 15, and of 40 among 40 it gives 10."""
+    configuration = ranked_with(study, 5)
+    trial = study.trials.trial[study.trials.configuration == configuration].iloc[0]
+    cycles = pd.DataFrame(
+        {
+            "trial": trial,
+            "replays": [30, 40, 0],
+            "candidates": [20, 40, 50],
+            "replays_by_age": [[25, 5], [10, 20, 10], [0, 0, 0]],
+            "candidates_by_age": [[10, 10], [20, 10, 10], [30, 10, 10]],
+        }
+    )
+    rates = replays_by_age(replace(study, cycles=cycles), configuration)
+    assert rates.tolist() == pytest.approx([35 / 35, 25 / 25, 10 / 10])
+    cycles.replays_by_age = [[30, 0], [40, 0, 0], [0, 0, 0]]
+    assert replays_by_age(replace(study, cycles=cycles), configuration).tolist() == pytest.approx([70 / 35, 0, 0])
+
+
+def test_a_study_without_cycles_is_shown_all_the_same(study: StudyTables) -> None:
+    none = replace(study, cycles=study.cycles[:0])
+    for figure in (plot_replays(none), plot_retention(none)):
+        assert any("no ranked schedule" in text.get_text() for axes in figure.axes for text in axes.texts)
+    plt.close("all")
+
+
+def ranked_with(study: StudyTables, folds: int) -> str:
+    """A ranked configuration with so many folds."""
+    chosen = set(study.trials.configuration[study.trials["sleep.folds"] == folds])
+    return next(row.configuration for row in study.outcome.ranking.ranked if row.configuration in chosen)
+
+
 def test_the_notebook_is_committed_without_outputs() -> None:
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in cells)
@@ -156,4 +222,5 @@ def test_the_notebook_runs_and_saves_its_plots(made_study: Path, plots: Path, tm
     subprocess.run(command, check=True, env={**os.environ, **places}, capture_output=True, timeout=120)
     assert {path.name for path in plots.iterdir()} == {
         "made-ranking.png", "made-learning_curves.png", "made-fields.png", "made-fields-pairs.png",
+        "made-replays.png", "made-retention.png",
     }  # fmt: skip

@@ -9,6 +9,7 @@ from sleep_tune.config import Context, Fill, Nothing, Ratio, Repeats, Sleep, Ste
 from sleep_tune.sleep.schedule import (
     CorpusSize,
     Phase,
+    SleepPlan,
     buffer_size,
     cut_folds,
     fill_share,
@@ -66,6 +67,9 @@ def test_lengths_are_those_worked_out_by_hand():
     assert rows(Steps(steps=200)) == 1600
     plan = plan_sleep(Fill(fill=Nothing()), 33, 7, 8, fill_words=11)
     assert (plan.rows, plan.words) == (None, 11)
+    assert plan_sleep(Fill(fill=Nothing()), 33, 7, 8, fill_words=None) == SleepPlan()  # to the budget
+    for nothing in (0, -100):  # wakes to come need all that is left: no row, not even one without words
+        assert plan_sleep(Fill(fill=Nothing()), 33, 7, 8, fill_words=nothing).rows == 0
 
 
 def test_fill_shares_what_the_wakes_leave_and_the_last_sleep_runs_to_the_budget():
