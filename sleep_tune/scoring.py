@@ -8,10 +8,11 @@ from typing import Any
 
 from sleep_tune.config import Config
 from sleep_tune.data.token_store import Prepared
-from sleep_tune.evaluation.evaluate import score_plan
+from sleep_tune.evaluation.evaluate import Result, plan_items, score_plan
+from sleep_tune.evaluation.margins import ITEMS, write_items
 from sleep_tune.evaluation.official_data import available_tasks, load_items
 from sleep_tune.evaluation.official_layout import write_results
-from sleep_tune.evaluation.plan import Plan, make_plan
+from sleep_tune.evaluation.plan import Plan
 from sleep_tune.evaluation.scores import ScoreRow, task_score
 
 BACKWARD_COST = 3  # a training token costs about three forward ones
@@ -50,26 +51,30 @@ class Scorer:
         return plans
 
     def on_the_way(
-        self, model: Any, milestone: int, milestones: Sequence[int], tokens_per_word: float
+        self, model: Any, milestone: int, milestones: Sequence[int], tokens_per_word: float, items: Path | None = None
     ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """Scores by task and rows of the table of scores at `milestone`; none where the time share is used up."""
+        """Scores by task and rows of the table of scores at `milestone`, and the file `items`; none where the time share is used up."""
         way = self.evaluation.milestones
         plans = self._plans(way.tasks, way.items_per_uid) if way.tasks else []
         cost = sum(len(bucket.row_sequence_R) * bucket.length for plan in plans for bucket in plan.buckets)
         if not plans or milestone not in scored_milestones(milestones, tokens_per_word, cost, self.evaluation.share):
             return {}, []
-        return _scores([row for plan in plans for result in score_plan(model, plan) for row in result.rows])
+        results = [result for plan in plans for result in score_plan(model, plan)]
+        if items is not None:
+            write_items(items, results)
+        return _scores([row for result in results for row in result.rows])
 
     def at_the_end(
         self, model: Any, directory: Path, on_progress: Callable[[int, int], None] | None = None
     ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """Final scores by task and rows; predictions and reports in the official layout under `directory`."""
-        rows: list[ScoreRow] = []
+        """Final scores by task and rows; predictions and reports in the official layout, and the items, under `directory`."""
+        results: list[Result] = []
         for plan in self._plans(self.evaluation.final.tasks, self.evaluation.final.items_per_uid):
             for result in score_plan(model, plan, on_progress):
                 write_results(result, directory, "model")
-                rows += result.rows
-        return _scores(rows)
+                results.append(result)
+        write_items(directory / ITEMS, results)
+        return _scores([row for result in results for row in result.rows])
 
 
 def _scores(rows: list[ScoreRow]) -> tuple[dict[str, float], list[dict[str, Any]]]:
@@ -90,4 +95,4 @@ def _plan(tokenizer_file: Path, data: Path, tasks: tuple[str, ...], items_per_ui
     )
     fast = available_tasks(data, fast=True) if tasks != ("pairs",) else {"pairs": ""}
     items = [item for task in tasks for item in load_items(data, [task], task in fast, items_per_uid, 0, rules)]
-    return make_plan(tokenizer, items, backend)
+    return plan_items(tokenizer, items, backend)

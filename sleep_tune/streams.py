@@ -25,6 +25,10 @@ PURPOSES = {
     "items": 14,
     "ties": 15,
     "bootstrap": 16,
+    "finetune_rows": 17,
+    "finetune_order": 18,
+    "finetune_weights": 19,
+    "finetune_dropout": 20,
 }
 
 

@@ -23,6 +23,7 @@ from sleep_tune.config import Config, trial_id
 from sleep_tune.data.token_store import Prepared, open_store
 from sleep_tune.disk import full_line, is_full
 from sleep_tune.errors import RunError
+from sleep_tune.evaluation.margins import milestone_file
 from sleep_tune.files import locked, write_atomic, write_text
 from sleep_tune.matching import read_match
 from sleep_tune.presets import write_yaml
@@ -200,7 +201,8 @@ class Trial:
         if math.isfinite(self.loss):
             metrics["train_loss"] = self.loss
         if not diverged:
-            scored, table = self.scorer.on_the_way(self.run.network.model, milestone, self.milestones, self.tokens_per_word)
+            items = milestone_file(self.directory, milestone)
+            scored, table = self.scorer.on_the_way(self.run.network.model, milestone, self.milestones, self.tokens_per_word, items)
             rows += table
             metrics |= scored
         self._scores.add_all({"words_seen": self.state.words_seen, "final": False, **row} for row in rows)

@@ -34,6 +34,7 @@ def test_a_live_model_scores_as_the_command_line_scores_its_directory(name: str,
     import transformers
 
     from sleep_tune.evaluation.evaluate import evaluate
+    from sleep_tune.evaluation.margins import read_items
     from sleep_tune.evaluation.official_data import load_items
 
     config = config_of(name)
@@ -41,6 +42,8 @@ def test_a_live_model_scores_as_the_command_line_scores_its_directory(name: str,
     tasks, rows = Scorer(config, prepared).at_the_end(network.model, tmp_path / "evaluation")
     assert set(tasks) == {"pairs"}
     assert {row["backend"] for row in rows} == {backend}
+    kept = read_items(tmp_path / "evaluation" / "items.parquet")
+    assert len(kept) == sum(row["n"] for row in rows)
     save_model(network.model, prepared.tokenizer_file, tmp_path / "model", config, tasks)
     model = getattr(transformers, MODELS[name].auto_class).from_pretrained(tmp_path / "model")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")

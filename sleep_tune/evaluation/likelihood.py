@@ -1,6 +1,7 @@
 """Summed log-probabilities of candidates under a Hugging Face model: runs the rows of a plan, in batches of one length.
 
-Masked models by pseudo-log-likelihood (Salazar et al. 2020): every scored token masked alone, no length normalisation. fp32.
+Masked models by pseudo-log-likelihood (Salazar et al. 2020): every scored token masked alone, no length normalisation. fp32; on request
+the model in bfloat16, which changes decisions.
 """
 
 import contextlib
@@ -22,10 +23,16 @@ Progress = Callable[[int, int], None]
 
 
 def score_candidates(
-    model: Any, plan: Plan, progress: Progress | None = None, budget_bytes: int = BUDGET_BYTES, way: LogitsAt | None = None
+    model: Any,
+    plan: Plan,
+    progress: Progress | None = None,
+    budget_bytes: int = BUDGET_BYTES,
+    way: LogitsAt | None = None,
+    bf16: bool = False,
 ) -> CandidateScores:
-    """Score every candidate of `plan`. `way` is tried first for getting logits; it is checked against the model's own.
+    """Score every candidate of `plan`. `way` is tried first for getting logits; it is checked against the model's own, in fp32 always.
 
+    `bf16` is approximate: matrix products in bfloat16, log_softmax in fp32 all the same.
     The model's mode, random state and thread settings are as before afterwards. `progress(done, all)` counts rows.
     """
     slots = np.full(len(plan.slot_candidate), np.nan, dtype=np.float32)
@@ -34,11 +41,12 @@ def score_candidates(
     with _evaluating(model):
         if fit:
             chosen, ahead = _probe(model, plan, max(fit, key=lambda bucket: len(bucket.row_mask_R)), way)
-        for bucket in fit:
-            for finished in _score_bucket(model, plan, bucket, slots, budget_bytes, chosen):
-                if progress:
-                    progress(done + finished, plan.n_rows)
-            done += len(bucket.row_mask_R)
+        with torch.autocast(next(model.parameters()).device.type, torch.bfloat16, enabled=bf16):
+            for bucket in fit:
+                for finished in _score_bucket(model, plan, bucket, slots, budget_bytes, chosen):
+                    if progress:
+                        progress(done + finished, plan.n_rows)
+                done += len(bucket.row_mask_R)
     if progress:
         progress(plan.n_rows, plan.n_rows)
     # float64 sums rounded once: the closest to any order of adding in float32

@@ -15,12 +15,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sleep_tune.errors import UserError, nearest
+from sleep_tune.evaluation.official_tables import table_rows
 from sleep_tune.evaluation.rules import RULES
 from sleep_tune.evaluation.tasks import TASKS, BadItem, Item, Numbering, Task, TaskItems, sample
 
 # The node that the README of babylm/evaluation-pipeline-2025 links to.
 SOURCE = "the official evaluation_data folder or zip is at https://osf.io/ryjfm/ (see babylm/evaluation-pipeline-2025)"
 _ARCHIVES = (".tar.gz", ".tgz", ".zip")
+_TABLES = {name for task in TASKS.values() for name in task.table}
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError, NotImplementedError)
 
 
@@ -84,6 +86,19 @@ def check_tasks(tasks: Sequence[str]) -> None:
         raise UserError(f"tasks = : name at least one (allowed: {', '.join(TASKS)})")
 
 
+def find_directory(data: Path, task: Task) -> Found | None:
+    """All files of a directory of the full set that is no zero-shot task's. Raises UserError for data that are not there."""
+    if not data.exists():
+        raise UserError(f"evaluation data = {data}: no such file or directory; {SOURCE}")
+    return _find(data, task, fast=False)
+
+
+def read_items(task: Task, found: Found, file: str, rules: str) -> tuple[Item, ...]:
+    """The items of one of the files found, numbered. Raises UserError with the line of what is wrong."""
+    numbering = Numbering()
+    return tuple(numbering.number(item) for item in _read_file(task, found, file, rules))
+
+
 def _missing(data: Path, missing: Sequence[str], fast: bool) -> str:
     there = available_tasks(data, fast)
     wanted = ", ".join(f"{name} ({_place(TASKS[name], fast)})" for name in missing)
@@ -97,16 +112,22 @@ def _place(task: Task, fast: bool) -> str:
         return "a jsonl file of its own"
     if fast and task.fast is None:
         return f"not part of the fast set; full_eval/{task.full}"
-    return f"fast_eval/{task.fast}" if fast else f"full_eval/{task.full}"
+    files = f": {' and '.join(task.table)}" if task.table else ""
+    return (f"fast_eval/{task.fast}" if fast else f"full_eval/{task.full}") + files
 
 
 def _is_one_task(data: Path) -> bool:
-    return data.suffix == ".jsonl" or (data.is_dir() and any(name.endswith(".jsonl") for name in _folder(data).names("")))
+    names = _folder(data).names("") if data.is_dir() else [data.name]
+    return any(name.endswith(".jsonl") or name in _TABLES for name in names)
 
 
 def _find(data: Path, task: Task, fast: bool) -> Found | None:
     """The task's files: those of the directory or file given, else the fast or full directory, else the full set's fast slice."""
+    if data.is_file() and data.name in _TABLES:
+        return _in_directory(_folder(data.parent), "", task, (), task.full) if data.name in task.table else None
     if data.suffix == ".jsonl" and data.is_file():
+        if task.table:
+            return None
         return Found(_folder(data.parent), "", (data.name,), data.stem)
     if _is_one_task(data):
         return _in_directory(_folder(data), "", task, (), data.resolve().stem)
@@ -133,7 +154,9 @@ def _roots(data: Path, part: str) -> list[str]:
 
 
 def _in_directory(tree: Tree, path: str, task: Task, stems: Sequence[str], dataset: str) -> Found | None:
-    """A directory's jsonl files; where the task has fixed `stems`, all of them must be there."""
+    """A directory's jsonl files; where the task has fixed `stems` or a table, all of its files must be there."""
+    if task.table:
+        return Found(tree, path, task.table, dataset) if set(task.table) <= set(tree.names(path)) else None
     files = tuple(name for name in tree.names(path) if name.endswith(".jsonl") and (not stems or PurePosixPath(name).stem in stems))
     return Found(tree, path, files, dataset) if files and len(files) >= len(stems) else None
 
@@ -210,10 +233,13 @@ def _of_members(name: str, paths: Sequence[str], read: Callable[[str], bytes]) -
 
 def _load_task(task: Task, found: Found, items_per_uid: int | None, seed: int, rules: str) -> TaskItems:
     numbering = Numbering()
-    items = tuple(numbering.number(item) for file in found.files for item in _read_file(task, found, file, rules))
+    files = [_read_table(task, found, rules)] if task.table else [_read_file(task, found, file, rules) for file in found.files]
+    items = tuple(numbering.number(item) for file in files for item in file)
     if not items:
         raise UserError(f"{found.tree.name}/{found.path}: no item of {task.name} is left under rules {rules}")
-    chosen = items if items_per_uid is None else sample(items, task.name, items_per_uid, seed)
+    # the reading times of a few words explain nothing: reading is always scored whole
+    whole = items_per_uid is None or task.aggregate == "reading"
+    chosen = items if whole else sample(items, task.name, items_per_uid or 0, seed)
     return TaskItems(task.name, found.dataset, rules, seed, chosen, sampled=len(chosen) < len(items))
 
 
@@ -221,7 +247,7 @@ def _read_file(task: Task, found: Found, file: str, rules: str) -> Iterator[Item
     """The items of one jsonl file. Raises UserError with the line of what is wrong."""
     path = f"{found.path}/{file}".lstrip("/")
     where = f"{found.tree.name}/{path}"
-    for number, line in enumerate(_lines(found.tree, path, where), start=1):
+    for number, line in enumerate(_text(found.tree, path, where).removesuffix("\n").split("\n"), start=1):
         try:
             raw: Any = json.loads(line)
             if not isinstance(raw, dict):
@@ -236,15 +262,28 @@ def _read_file(task: Task, found: Found, file: str, rules: str) -> Iterator[Item
             yield item
 
 
-def _lines(tree: Tree, path: str, where: str) -> list[str]:
+def _read_table(task: Task, found: Found, rules: str) -> Iterator[Item]:
+    """The items of a task whose files are a table. Raises UserError with the line of what is wrong."""
+    paths = [f"{found.path}/{file}".lstrip("/") for file in found.files]
+    texts = {f"{found.tree.name}/{path}": _text(found.tree, path, f"{found.tree.name}/{path}") for path in paths}
+    for where, raw in table_rows(task.name, texts):
+        try:
+            item = task.read(raw, "", RULES[rules].edition)
+        except BadItem as error:
+            raise UserError(f"{where}: {error} (task {task.name})") from None
+        if item is not None:
+            yield item
+
+
+def _text(tree: Tree, path: str, where: str) -> str:
     try:
         content = tree.read(path)
     except (*_DAMAGED, RuntimeError) as error:  # RuntimeError: a password
         raise UserError(f"{where}: cannot be read ({error})") from None
     try:
-        lines = content.decode("utf-8").removesuffix("\n").split("\n")
+        decoded = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{where} line {content[: error.start].count(10) + 1}: not UTF-8 text") from None
-    if lines == [""]:
+    if decoded in ("", "\n"):
         raise UserError(f"{where}: empty")
-    return lines
+    return decoded

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sleep_tune.errors import UserError
-from sleep_tune.evaluation.tasks import TaskItems
+from sleep_tune.evaluation.tasks import TASKS, TaskItems
 
 Array = npt.NDArray[Any]
 BACKENDS = {
@@ -22,6 +22,8 @@ BACKENDS = {
     "mntp": "masked next-token prediction: the masked token predicted one position to its left",
     "causal": "left-to-right model: each token predicted from those before it",
 }
+# Masks the rest of a word with each of its tokens, which else give it away (Kauf & Ivanova 2023). Not what BabyLM scores by.
+WITHIN_WORD = "mlm_within_word_l2r"
 _TOKENISE = 512  # sentences at a time: their encodings are Python lists until they are packed
 
 
@@ -37,6 +39,7 @@ class Bucket:
     target_site_T: Array
     target_T: Array  # token ids
     slot_T: Array  # where in the flat array of token log-probabilities a target's goes
+    row_last_R: Array | None = None  # the last position masked in it, where that may be another
 
     @property
     def length(self) -> int:
@@ -64,12 +67,17 @@ class Plan:
 
 
 def make_plan(tokenizer: Any, items: Sequence[TaskItems], backend: str = "mlm") -> Plan:
-    """Tokenise, deduplicate and bucket `items` for `backend`. Raises UserError for a tokenizer without offsets or mask."""
-    mask_id = _mask_id(tokenizer, backend)
+    """Tokenise, deduplicate and bucket `items` for `backend`. Raises UserError for a tokenizer without offsets or mask.
+
+    Not for reading, whose sentences are contexts: `evaluate.plan_items` makes the plan of any tasks.
+    """
+    if any(TASKS[task.task].aggregate == "reading" for task in items):
+        raise ValueError("reading has no candidates to compare")
+    mask_id = mask_token(tokenizer, backend)
     sentences: dict[str, int] = {}
     candidates: dict[tuple[int, int], int] = {}
     candidate_IC = tuple(_index_candidates(task.items, sentences, candidates) for task in items)
-    ids, offsets, ends = _tokenise(tokenizer, list(sentences))
+    ids, offsets, ends, lasts = _tokenise(tokenizer, list(sentences), backend == WITHIN_WORD)
     pairs = np.array(list(candidates), dtype=np.int64).reshape(-1, 2)
     slot_candidate, slot_position = _scored_positions(pairs, offsets, ends, backend)
     length_of = np.diff(offsets)[pairs[:, 0]] if len(pairs) else np.zeros(0, np.int64)
@@ -78,8 +86,14 @@ def make_plan(tokenizer: Any, items: Sequence[TaskItems], backend: str = "mlm") 
         slots = np.flatnonzero(length_of[slot_candidate] == length)
         sequences, sequence_of_slot = np.unique(pairs[slot_candidate[slots], 0], return_inverse=True)
         ids_CL = ids[offsets[sequences][:, None] + np.arange(length)]
-        buckets.append(_bucket(ids_CL, sequence_of_slot, slot_position[slots], slots, backend, mask_id))
+        last = lasts[offsets[pairs[slot_candidate[slots], 0]] + slot_position[slots]] if len(lasts) else None
+        buckets.append(_bucket(ids_CL, sequence_of_slot, slot_position[slots], slots, backend, mask_id, last))
     return Plan(backend, tuple(items), tuple(buckets), slot_candidate, len(candidates), candidate_IC, mask_id, length_of)
+
+
+def labelled(backend: str, bf16: bool) -> str:
+    """The backend as rows, files and directories name it: an approximate scoring never has the name of an exact one."""
+    return f"{backend}_bf16" if bf16 else backend
 
 
 def masked_rows(bucket: Bucket, start: int, stop: int, mask_id: int) -> Array:
@@ -88,10 +102,14 @@ def masked_rows(bucket: Bucket, start: int, stop: int, mask_id: int) -> Array:
     masked_R = bucket.row_mask_R[start:stop]
     rows = np.flatnonzero(masked_R >= 0)
     ids_RL[rows, masked_R[rows]] = mask_id
+    if bucket.row_last_R is not None:
+        place_L = np.arange(bucket.length)
+        ids_RL[(place_L >= masked_R[:, None]) & (place_L <= bucket.row_last_R[start:stop, None])] = mask_id
     return ids_RL
 
 
-def _mask_id(tokenizer: Any, backend: str) -> int:
+def mask_token(tokenizer: Any, backend: str) -> int:
+    """The id that masks a token; -1 for causal. Raises UserError for a tokenizer without offsets or mask."""
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(f"tokenizer = {type(tokenizer).__name__}: must give character offsets (a fast tokenizer, tokenizer.json)")
     if backend == "causal":
@@ -111,9 +129,12 @@ def _index_candidates(items: Sequence[Any], sentences: dict[str, int], candidate
     return index_IC
 
 
-def _tokenise(tokenizer: Any, sentences: Sequence[str]) -> tuple[Array, Array, Array]:
-    """Token ids int32 and character ends int32 of all sentences, packed, with offsets; special tokens in, nothing cut off."""
-    ids, ends, lengths = [], [], [np.zeros(1, np.int64)]
+def _tokenise(tokenizer: Any, sentences: Sequence[str], words: bool) -> tuple[Array, Array, Array, Array]:
+    """Token ids int32 and character ends int32 of all sentences, packed, with offsets; special tokens in, nothing cut off.
+
+    With `words` also the position of the last token of each token's word; else nothing.
+    """
+    ids, ends, lasts, lengths = [], [], [], [np.zeros(1, np.int64)]
     for start in range(0, len(sentences), _TOKENISE):
         batch = tokenizer(
             list(sentences[start : start + _TOKENISE]),
@@ -127,8 +148,19 @@ def _tokenise(tokenizer: Any, sentences: Sequence[str]) -> tuple[Array, Array, A
         lengths.append(np.array([len(row) for row in batch["input_ids"]], dtype=np.int64))
         ids.append(np.fromiter((token for row in batch["input_ids"] for token in row), dtype=np.int32))
         ends.append(np.fromiter((end for row in batch["offset_mapping"] for _, end in row), dtype=np.int32))
+        if words:
+            lasts += [_last_of_word(batch.word_ids(i)) for i in range(len(batch["input_ids"]))]
     empty = [np.zeros(0, np.int32)]
-    return np.concatenate(ids or empty), np.cumsum(np.concatenate(lengths)), np.concatenate(ends or empty)
+    return np.concatenate(ids or empty), np.cumsum(np.concatenate(lengths)), np.concatenate(ends or empty), np.concatenate(lasts or empty)
+
+
+def _last_of_word(word_L: Sequence[int | None]) -> Array:
+    """For every token the position of the last one of its word (L,); a token of no word is its own."""
+    last_L = np.arange(len(word_L), dtype=np.int32)
+    for i in range(len(word_L) - 2, -1, -1):
+        if word_L[i] is not None and word_L[i] == word_L[i + 1]:
+            last_L[i] = last_L[i + 1]
+    return last_L
 
 
 def _scored_positions(pairs: Array, offsets: Array, ends: Array, backend: str) -> tuple[Array, Array]:
@@ -141,20 +173,20 @@ def _scored_positions(pairs: Array, offsets: Array, ends: Array, backend: str) -
     candidate = np.repeat(np.arange(len(pairs), dtype=np.int32), lengths)
     position = np.arange(len(candidate), dtype=np.int32) - np.repeat((np.cumsum(lengths) - lengths).astype(np.int32), lengths)
     scored = ends[offsets[pairs[candidate, 0]] + position] > pairs[candidate, 1]
-    if backend != "mlm":
+    if backend not in ("mlm", WITHIN_WORD):
         scored &= position > 0
     return candidate[scored], position[scored]
 
 
-def _bucket(ids_CL: Array, sequence: Array, position: Array, slots: Array, backend: str, mask_id: int) -> Bucket:
-    """The rows, sites and targets of sequences of one length; equal rows become one."""
+def _bucket(ids_CL: Array, sequence: Array, position: Array, slots: Array, backend: str, mask_id: int, last: Array | None) -> Bucket:
+    """The rows, sites and targets of sequences of one length; equal rows become one. From `position` to `last` a row is masked."""
     targets = ids_CL[sequence, position]
     if backend == "causal":  # one row a sequence, less its last token; read one to the left of every target
         row_of, rows = _distinct(ids_CL[:, :-1], np.arange(len(ids_CL)), np.full(len(ids_CL), -1), 0)
         ids_CL, row_sequence, row_mask = ids_CL[:, :-1], rows, np.full(len(rows), -1)
         sites, site_of = np.unique(np.stack([row_of[sequence], position - 1]), axis=1, return_inverse=True)
     else:  # one row a scored token, which is masked in it
-        row_of, rows = _distinct(ids_CL, sequence, position, mask_id)
+        row_of, rows = _distinct(ids_CL, sequence, position, mask_id, last)
         row_sequence, row_mask = sequence[rows], position[rows]
         sites, site_of = np.stack([np.arange(len(rows)), row_mask - (backend == "mntp")]), row_of
     order = np.argsort(site_of, kind="stable")
@@ -168,30 +200,49 @@ def _bucket(ids_CL: Array, sequence: Array, position: Array, slots: Array, backe
         site_of[order].astype(narrow),
         targets[order].astype(narrow),
         slots[order],
+        None if last is None else last[rows].astype(narrow),
     )
 
 
-def _distinct(ids_CL: Array, sequence_N: Array, masked_N: Array, mask_id: int) -> tuple[Array, Array]:
+def _distinct(ids_CL: Array, sequence_N: Array, masked_N: Array, mask_id: int, last_N: Array | None = None) -> tuple[Array, Array]:
     """For N rows, each a sequence with one position masked (-1: none): the number of its distinct row (N,), and one N of each.
+
+    With `last_N` all positions up to that one are masked.
 
     Rows are grouped by a 64-bit hash that is updated, not recomputed, for the mask; the groups are then compared token by
     token, and hashed anew with another salt should two different rows ever share a hash.
     """
     for salt in count():
         hash_N = _row_hashes(ids_CL, sequence_N, masked_N, mask_id, salt)
+        if last_N is not None:
+            hash_N = _further_masked(hash_N, ids_CL, sequence_N, masked_N, last_N, mask_id, salt)
         _, first, group_N = np.unique(hash_N, return_index=True, return_inverse=True)
         # numbered in order of appearance, so that the rows of one candidate stay together
         rank = np.empty(len(first), np.int64)
         rank[np.argsort(first, kind="stable")] = np.arange(len(first))
         representative = np.sort(first)
         group_N = rank[group_N]
-        if _all_equal(ids_CL, sequence_N, masked_N, representative[group_N], mask_id):
+        if _all_equal(ids_CL, sequence_N, masked_N, representative[group_N], masked_N if last_N is None else last_N):
             return group_N, representative
     raise AssertionError("unreachable")
 
 
+def _position_keys(length: int, salt: int) -> Array:
+    """A random number a position, and one for none."""
+    return np.asarray(_mix(np.arange(length + 1, dtype=np.uint64) + np.uint64(1 + (salt << 32))))
+
+
+def _further_masked(hash_N: Array, ids_CL: Array, sequence_N: Array, first_N: Array, last_N: Array, mask_id: int, salt: int) -> Array:
+    """The hashes of rows that are masked behind their first mask too, up to `last_N`, which is part of a row."""
+    keys_L = _position_keys(ids_CL.shape[1], salt)
+    change_CL = _mix(np.uint64(mask_id) ^ keys_L[None, :-1]) - _mix(ids_CL.astype(np.uint64) ^ keys_L[None, :-1])
+    until_CL = np.cumsum(change_CL, axis=1, dtype=np.uint64)
+    change_N = until_CL[sequence_N, last_N] - until_CL[sequence_N, first_N]
+    return np.asarray(((hash_N ^ keys_L[first_N]) + change_N) ^ keys_L[first_N] ^ _mix(keys_L[last_N]))
+
+
 def _row_hashes(ids_CL: Array, sequence_N: Array, masked_N: Array, mask_id: int, salt: int) -> Array:
-    keys_L = _mix(np.arange(ids_CL.shape[1] + 1, dtype=np.uint64) + np.uint64(1 + (salt << 32)))
+    keys_L = _position_keys(ids_CL.shape[1], salt)
     token_CL = _mix(ids_CL.astype(np.uint64) ^ keys_L[None, :-1])
     hash_N = token_CL.sum(1, dtype=np.uint64)[sequence_N] ^ keys_L[masked_N]  # the masked position is part of a row; -1 has the last key
     masked = masked_N >= 0
@@ -210,17 +261,16 @@ def _mix(value: Any) -> Any:
     return value ^ (value >> np.uint64(31))
 
 
-def _all_equal(ids_CL: Array, sequence_N: Array, masked_N: Array, other_N: Array, mask_id: int) -> bool:
+def _all_equal(ids_CL: Array, sequence_N: Array, masked_N: Array, other_N: Array, last_N: Array) -> bool:
     """Whether every row equals row `other_N` of its own."""
     doubles = np.flatnonzero(other_N != np.arange(len(other_N)))
     for chunk in _chunks(doubles, max(1, (1 << 20) // max(1, ids_CL.shape[1]))):
         one, two = chunk, other_N[chunk]
-        if (masked_N[one] != masked_N[two]).any():
+        if (masked_N[one] != masked_N[two]).any() or (last_N[one] != last_N[two]).any():
             return False
-        differs = ids_CL[sequence_N[one]] != ids_CL[sequence_N[two]]
-        at, rows = masked_N[one], np.arange(len(one))
-        differs[rows[at >= 0], at[at >= 0]] = False
-        if differs.any():
+        place_L = np.arange(ids_CL.shape[1])
+        shown = (place_L < masked_N[one, None]) | (place_L > last_N[one, None])
+        if ((ids_CL[sequence_N[one]] != ids_CL[sequence_N[two]]) & shown).any():
             return False
     return True
 

@@ -152,6 +152,8 @@ def _split(uid: str) -> str:
 def _weights(rows: Sequence[ScoreRow]) -> list[float]:
     if len({row.task for row in rows}) > 1:
         raise ValueError("rows of several tasks")
+    if rows[0].task not in TASKS:  # a fine-tuned one
+        return [1 / len(rows)] * len(rows)
     if TASKS[rows[0].task].aggregate != "splits":
         return [1 / len(rows)] * len(rows)
     splits = [_split(row.uid) for row in rows]

@@ -1,6 +1,7 @@
-"""The zero-shot likelihood tasks of BabyLM: what an item of each is, and which candidates it asks a model to compare.
+"""The zero-shot tasks of BabyLM: what an item of each is, and which candidates it asks a model to compare.
 
-Files are `official_data.py`'s, decisions `rules.py`'s. The right candidate is always index 0.
+Files are `official_data.py`'s, decisions `rules.py`'s. The right candidate is always index 0. Two tasks compare a model with
+people instead, word by word: `reading.py` and `age_of_acquisition.py` turn their items into scores.
 """
 
 import zlib
@@ -28,6 +29,7 @@ class Item:
     completions: tuple[str, ...]  # suffixes of `sentences`, one each: only their tokens are scored
     metadata: Mapping[str, str]  # the keys of the official report, in its order; UID among them
     ratio: float = 0.0  # human share of candidate 0 (WUG only)
+    numbers: Mapping[str, float] = field(default_factory=dict)  # what people did and what explains it (reading, aoa); NaN: not measured
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,9 @@ class Task:
     fast: str | None  # under fast_eval; None: not in the fast set
     files: tuple[str, ...] = ()  # file stems the official set has; () where any will do
     fast_files: tuple[str, ...] = ()  # stems of `full` that make up the fast set, where the fast set is a slice by file
+    table: tuple[str, ...] = ()  # the files' names where they are not jsonl, all of them needed
     official: str = ""  # the official pipeline's name of the task where it differs
-    aggregate: Literal["mean", "splits", "correlation"] = "mean"
+    aggregate: Literal["mean", "splits", "correlation", "reading", "ages"] = "mean"
     predicts: Literal["completion", "sentence"] = "completion"  # what predictions.json stores
 
     @property
@@ -136,6 +139,39 @@ def _comps(raw: Raw, stem: str, edition: Edition) -> Item:
     return Item(uid, 0, sentences, (phrase, phrase), {"UID": uid})
 
 
+def _reading(raw: Raw, stem: str, edition: Edition) -> Item:
+    """A word with what was read before it; behind it the word before that, where there is one. `sentences` are contexts here.
+
+    The pipelines read an empty context as "None", which is the word that is meant: a spreadsheet took it for a missing value.
+    """
+    contexts, words = [raw["item"] or "None"], [text(raw, "word")]
+    if raw["prev_item"]:
+        contexts.append(raw["prev_item"])
+        words.append(text(raw, "prev_word"))
+    metadata = {"UID": "reading"} | {key: raw[key] for key in ("sentence",) if key in raw}
+    numbers = {key: number(raw, key) for key in (*REGRESSORS, *READING_TIMES, *BRAIN_POTENTIALS) if key in raw}
+    return Item("reading", 0, tuple(contexts), tuple(words), metadata, numbers=numbers)
+
+
+def number(raw: Raw, key: str) -> float:
+    """A number in a table's cell, NaN for a missing value. Raises BadItem."""
+    try:
+        return float("nan") if raw[key] in MISSING_VALUES else float(raw[key])
+    except ValueError:
+        raise BadItem(f"column {key} = {raw[key]!r}: must be a number") from None
+
+
+def _aoa(raw: Raw, stem: str, edition: Edition) -> Item | None:
+    """A word behind one of its contexts, with the share of children who say it by month. Words of one letter are left out."""
+    word, context = text(raw, "word"), raw.get("context")
+    if not isinstance(context, str):
+        raise BadItem(f"field context = {context!r}: must be a text")
+    if len(word) < 2:
+        return None
+    sentence = f"{context.strip()} {word.strip()}"
+    return Item(word, 0, (sentence,), (word.strip(),), {"UID": word, "context": context}, numbers=raw["ages"])
+
+
 def sample(items: Sequence[Item], task: str, per_uid: int, seed: int) -> tuple[Item, ...]:
     """At most `per_uid` items of every UID, drawn without replacement by (seed, task, UID); a smaller sample is part of a larger one."""
     of_uid: dict[str, list[Item]] = {}
@@ -163,9 +199,18 @@ class Numbering:
         """The item with its index."""
         index = self.next_of.get(item.uid, 0)
         self.next_of[item.uid] = index + 1
-        return Item(item.uid, index, item.sentences, item.completions, item.metadata, item.ratio)
+        return Item(item.uid, index, item.sentences, item.completions, item.metadata, item.ratio, item.numbers)
 
 
+REGRESSORS = ("Subtlex_log10", "length", "context_length", "prev_length")
+READING_TIMES = ("RTfirstfix", "RTfirstpass", "RTgopast", "RTrightbound", "self_paced_reading_time")
+BRAIN_POTENTIALS = ("ELAN", "LAN", "N400", "P600", "EPNP", "PNP")  # in the official table and reports, in no score
+MONTHS = tuple(range(16, 31))
+# What pandas 2, which the pipelines read tables with, takes for a missing value.
+MISSING_VALUES = frozenset(
+    {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"}
+    | {"<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
+)
 _SPLITS = ("regular", "ambiref", "move_contents")
 _COMPS = ("comps_base", "comps_wugs", "comps_wugs_dist-before", "comps_wugs_dist-in-between")
 TASKS: dict[str, Task] = {
@@ -208,6 +253,25 @@ TASKS: dict[str, Task] = {
             aggregate="correlation",
         ),
         Task("comps", "properties of concepts and their inheritance", _comps, "comps", None, files=_COMPS, predicts="sentence"),
+        Task(
+            "reading",
+            "eye movements and self-paced reading times explained by surprisal",
+            _reading,
+            "reading",
+            "reading",
+            table=("reading_data.csv",),
+            aggregate="reading",
+        ),
+        Task(
+            "aoa",
+            "when a word is learned, over a model's checkpoints: correlation with children",
+            _aoa,
+            "cdi_childes",
+            None,
+            table=("cdi_childes.json", "cdi_human.csv"),
+            official="AoA_word",
+            aggregate="ages",
+        ),
         Task("pairs", "the embedded corpus' own minimal pairs", _pairs, "pairs", None),
     )
 }

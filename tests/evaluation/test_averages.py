@@ -1,0 +1,89 @@
+"""Averages over tasks, against published ones, and what they say when tasks are missing."""
+
+import math
+
+import pytest
+
+from sleep_tune.evaluation.averages import COMPONENTS, Average, averages
+from sleep_tune.evaluation.scores import ScoreRow
+
+# Published scores of GPT-BERT on strict-small (2025.babylm-main.31); reading is the mean of eye tracking and self-paced reading.
+CAUSAL_FOCUS = {"blimp": 71.7, "supplement": 63.2, "ewok": 49.5, "entity_tracking": 34.6, "wug_adj": 0.592, "wug_past": 0.129}
+CAUSAL_FOCUS |= {"comps": 52.8, "reading": 6.7, "aoa": -0.039, "glue": 65.1}
+UIDS = {"entity_tracking": ["regular_0_ops", "ambiref_0_ops", "move_contents_0_ops"]}
+UNITS = {"wug_adj": "rho", "wug_past": "rho", "aoa": "r"}
+
+
+def row(task: str, uid: str, score: float, rules: str = "2025") -> ScoreRow:
+    return ScoreRow(task, uid, 10, score, UNITS.get(task, "percent"), 1.0, 0, 0, rules, "mlm")
+
+
+def rows(scores: dict[str, float], rules: str = "2025") -> list[ScoreRow]:
+    """Every part of every task has the task's score."""
+    parts = {name: UIDS.get(name, [str(i) for i in range(COMPONENTS[name].parts)]) for name in scores}
+    return [row(name, uid, score, rules) for name, score in scores.items() for uid in parts[name]]
+
+
+def by_name(table: list[ScoreRow]) -> dict[str, Average]:
+    return {average.name: average for average in averages(table)}
+
+
+def test_the_2025_text_average_is_the_published_one() -> None:
+    average = by_name(rows(CAUSAL_FOCUS))["2025 text average"]
+    assert average.value == pytest.approx(41.2, abs=0.05)
+    assert (len(average.entered), average.missing, average.partial) == (10, (), ())
+
+
+def test_findings_is_the_mean_of_two_means() -> None:
+    table = by_name(rows(CAUSAL_FOCUS))
+    nlp, human = (71.7 + 63.2 + 49.5 + 34.6 + 52.8 + 65.1) / 6, (6.7 + 59.2 + 12.9 - 3.9) / 4
+    assert table["Findings NLP"].value == pytest.approx(nlp)
+    assert table["Findings human-likeness"].value == pytest.approx(human)
+    assert table["Findings"].value == pytest.approx((nlp + human) / 2)
+
+
+def test_a_missing_task_is_named_and_not_counted_as_0() -> None:
+    average = by_name(rows({"blimp": 70.0, "aoa": 0.1}))["2025 text average"]
+    assert average.value == pytest.approx(40.0)
+    assert average.entered == ("blimp", "aoa")
+    assert "ewok" in average.missing
+    assert str(average) == (
+        "2025 text average: 40.00 over 2 of 10 (blimp, aoa); missing, not counted: supplement, ewok, entity_tracking, comps, glue, "
+        "reading, wug_adj, wug_past"
+    )
+
+
+def test_a_task_that_is_there_in_part_is_named_with_its_part() -> None:
+    table = [row("blimp", "a", 60.0), row("blimp", "b", 80.0), row("mrpc", "mrpc", 50.0), row("rte", "rte", 70.0)]
+    table += [row("entity_tracking", "regular_0_ops", 30.0), row("entity_tracking", "regular_1_ops", 50.0)]
+    average = by_name(table)["Findings NLP"]
+    assert average.value == pytest.approx((70 + 60 + 40) / 3)
+    assert average.partial == ("blimp (2 of 67 UIDs)", "entity_tracking (1 of 3 splits)", "glue (2 of 7 tasks)")
+
+
+def test_a_score_that_is_no_number_is_missing_and_says_so() -> None:
+    average = by_name([row("wug_adj", "wug_adj", math.nan), row("wug_past", "wug_past", 0.2)])["Findings human-likeness"]
+    assert average.value == pytest.approx(20.0)
+    assert "wug_adj (no number)" in average.missing
+
+
+def test_averages_over_nothing_have_no_value() -> None:
+    assert all(average.value is None and not average.entered for average in averages([]))
+    assert by_name(rows({"blimp": 70.0}))["Findings"].value is None
+
+
+def test_2026_overall_is_over_nine_and_says_whose_candidates_were_scored() -> None:
+    average = by_name(rows({"blimp": 70.0, "ewok": 50.0, "comps": 60.0}, "honest"))["2026 overall"]
+    assert len(average.entered) + len(average.missing) == 9
+    assert average.notes == ("ewok with the candidates of 2025, not 2026",)
+    assert by_name(rows({"ewok": 50.0}, "2026"))["2026 overall"].notes == ()
+
+
+def test_an_unknown_unit_is_refused() -> None:
+    with pytest.raises(ValueError, match="unit furlong"):
+        averages([ScoreRow("blimp", "a", 1, 1.0, "furlong", 1.0, 0, 0, "2025", "mlm")])
+
+
+def test_averages_over_approximate_scores_say_so() -> None:
+    table = [ScoreRow("blimp", "a", 1, 50.0, "percent", 1.0, 0, 0, "2025", "mlm_bf16")]
+    assert "scored by mlm_bf16: not the official scoring" in str(by_name(table)["2025 text average"])
