@@ -236,6 +236,7 @@ class Trial:
 
     def close(self) -> None:
         """Let go of files and lock; unsaved steps are lost."""
+        self.run.on_cycle = None  # it led back here: weights and moments would stay until the collector finds the ring
         with self._held:
             for records in (self._steps, self._cycles, self._scores):
                 records.close()

@@ -1,9 +1,11 @@
 """A trial's directory: what is in it, and that opening it again goes on exactly where its newest checkpoint is."""
 
+import gc
 import json
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -239,3 +241,16 @@ def test_a_worker_whose_trial_was_taken_over_publishes_no_more(corpus: Prepared,
         trial.advance()
     trial.close()
     assert sorted(path.name for path in tmp_path.glob("checkpoint_*")) == before
+
+
+@pytest.mark.parametrize("schedule", [{}, {"sleep.homeostasis": {"importance": "fisher"}, "sleep.criterion": {"utility": {"k": 5}}}])
+def test_a_closed_trial_leaves_no_memory_to_the_next_one_in_its_process(schedule: dict, corpus: Prepared, tmp_path: Path) -> None:
+    trial = Trial(config(**schedule), corpus, tmp_path / "trial", MILESTONES)
+    gone = weakref.ref(trial.run.network)
+    gc.disable()  # tensors weigh nothing to the collector: it would come too late
+    try:
+        run_to_the_end(trial)
+        del trial
+        assert gone() is None
+    finally:
+        gc.enable()
