@@ -59,6 +59,11 @@ def _sleep_warnings(config: Config, size: CorpusSize) -> list[str]:
     if not plan.sleeps and config.sleep.length != Ratio(ratio=0.0):
         fold = show_words(size.words / config.sleep.folds)
         warnings.append(f"budget_words = {config.budget_words}: ends before the first sleep (one fold is {fold} words)")
+    freezing = config.sleep.freezing
+    if config.sleep.homeostasis is not None and not plan.last_waking:
+        warnings.append("sleep.homeostasis: never acts: the budget ends before the first waking")
+    if freezing is not None and plan.last_waking < max(1.0, freezing.warmup * config.budget_words):
+        warnings.append(f"sleep.freezing: never acts: no waking after its warm-up of {freezing.warmup:g} of the budget")
     if plan.used < 0.98:
         rule = "its trials are ranked at fewer words (sleep.passes, sleep.length)"
         warnings.append(f"the schedule ends at {plan.used:.0%} of the budget: {rule}")

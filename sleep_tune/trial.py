@@ -182,6 +182,8 @@ class Trial:
             state.buffer_k,
             state.exposures_N[state.buffer_k] - state.exposed_k,
             state.carried,
+            int(state.frozen_U.sum()),
+            state.shrunk,
             self.retention.losses(run.network, state.cycle, wake_rows + sleep_rows),
         )
         self._cycles.add(cycle_row(state.candidates, cycle, run.store.domain_N, self.domains, run.sleep))

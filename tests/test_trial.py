@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import weakref
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -254,3 +255,15 @@ def test_a_closed_trial_leaves_no_memory_to_the_next_one_in_its_process(schedule
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_what_a_waking_did_to_the_network_is_in_the_records_of_the_cycle_after_it(corpus: Prepared, tmp_path: Path) -> None:
+    fields = {"sleep.homeostasis": {"importance": "magnitude"}, "sleep.freezing": {"choice": "random", "warmup": 0.0}}
+    trial = Trial(config(**fields, **{"sleep.length": {"ratio": 1}}), corpus, tmp_path / "trial", MILESTONES)
+    run_to_the_end(trial)
+    cycles = lines(tmp_path / "trial" / "cycles.jsonl")
+    assert len(cycles) >= 3
+    assert (cycles[0]["frozen_units"], cycles[0]["shrunk_weights"]) == (0, 0)
+    assert all(after["frozen_units"] >= before["frozen_units"] for before, after in pairwise(cycles))
+    assert cycles[1]["frozen_units"] > 0
+    assert all(0 < cycle["shrunk_weights"] < trial.run.network.flat.numel() for cycle in cycles[1:])

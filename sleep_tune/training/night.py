@@ -157,7 +157,8 @@ def shrink(run: Run, state: State) -> None:
     if rule is None:
         return
     hold = run.hold(state)
-    homeostasis.shrink(run.network, run.optimizer, rule, state.importance_P, None if hold is None else hold.weights())
+    frozen_P = None if hold is None else hold.weights()
+    state.shrunk = homeostasis.shrink(run.network, run.optimizer, rule, state.importance_P, frozen_P)
     state.importance_P = torch.zeros_like(state.importance_P)
 
 

@@ -12,6 +12,7 @@ the same weights. State, by field:
 | sleep_began | int | words_seen at its beginning |
 | recent | list of float | last batch losses of the present sleep, for a loss threshold |
 | carried | int | samples of the replay buffer that were in the last one, too |
+| shrunk | int | weights that shrank at the last waking |
 | short_buffers | int | cycles in which fewer than k candidates were eligible |
 | over, diverged | bool | nothing is left to train; a loss was not finite |
 | candidates | 14 bytes a sample | `sleep.candidates` |
@@ -58,6 +59,7 @@ class State:
     sleep_began: int = 0
     recent: list[float] = field(default_factory=list)
     carried: int = 0
+    shrunk: int = 0
     short_buffers: int = 0
     over: bool = False
     diverged: bool = False

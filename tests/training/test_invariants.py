@@ -101,6 +101,8 @@ def sleeps(draw, samples, lengths=("ratio", "repeats", "steps", "fill", "loss_th
     sleep = {name: draw(field) for name, field in fields.items()}
     if samples // sleep["folds"] > 1 and sleep["max_wake_steps"] is None:
         sleep["criterion"] = draw(st.sampled_from([sleep["criterion"], {"utility": {"k": 1}}, {"need": {"k": 1, "among": "seen"}}]))
+    if sleep["criterion"] != "loss" and sleep["rescore"] != "none":
+        sleep["rescore"] = "all"
     sleep["strategy"] = draw(st.sampled_from(BLIND if blind else STRATEGIES))
     sleep["context"] = recut
     if recut is None and sleep["criterion"] == "loss":
