@@ -183,6 +183,8 @@ class Trial:
             state.buffer_k,
             state.exposures_N[state.buffer_k] - state.exposed_k,
             state.carried,
+            int(state.frozen_U.sum()),
+            state.shrunk,
             self.retention.losses(run.network, state.cycle, wake_rows + sleep_rows),
         )
         self._cycles.add(cycle_row(state.candidates, cycle, run.store.domain_N, self.domains, run.sleep))
@@ -238,6 +240,7 @@ class Trial:
 
     def close(self) -> None:
         """Let go of files and lock; unsaved steps are lost."""
+        self.run.on_cycle = None  # it led back here: weights and moments would stay until the collector finds the ring
         with self._held:
             for records in (self._steps, self._cycles, self._scores):
                 records.close()

@@ -113,8 +113,11 @@ def train(run: Run, state: State, rows: Rows) -> StepRecord | None:
     run.optimizer.step()
     if held is not None:
         held.after_step()
-    measured_B = gradients.gain_B() if gradients is not None and "gain" in run.measures else loss_B
-    note(run, state, rows, measured_B.cpu().numpy(), value)
+    measured_B = (gradients.gain_B() if gradients is not None and "gain" in run.measures else loss_B).cpu().numpy()
+    if not np.isfinite(measured_B).all():
+        state.over = state.diverged = True
+        return None
+    note(run, state, rows, measured_B, value)
     state.step, state.row, state.words_seen = state.step + 1, state.row + len(rows.words_B), state.words_seen + words
     return StepRecord(
         state.step, state.cycle, state.phase, state.words_seen, value, lr, norm, int(rows.length_B.sum()), time.perf_counter() - started
