@@ -93,8 +93,13 @@ def _text_of(value: object) -> object:
 
 
 def _known_tasks(value: object) -> object:
+    from sleep_tune.evaluation.finetune_settings import GLUE, GROUP
     from sleep_tune.evaluation.tasks import TASKS
 
+    for name in value if isinstance(value, tuple | list) else ():
+        if name in (*(task.name for task in TASKS.values() if not task.one_model), *GLUE, GROUP):
+            command = "python -m sleep_tune.evaluation"
+            raise PydanticCustomError("choice", "{task} is scored by {command}, not by a study", {"task": name, "command": command})
     for name in value if isinstance(value, tuple | list) else ():
         if not isinstance(name, str) or name not in TASKS:
             raise PydanticCustomError("choice", "unknown task {task}{names}", {"task": str(name), "names": nearest(str(name), TASKS)})

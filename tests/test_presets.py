@@ -55,6 +55,8 @@ def test_a_part_of_a_kind_replaces_the_kind_and_sleep_leaves_epochs_alone() -> N
         ("model.name=robert", "model.name = robert: unknown model (did you mean roberta_pln?)"),
         ("model.width=65", "model.heads = 4: must divide model.width = 65"),
         ("evaluation.final.tasks=[blim]", "unknown task blim (did you mean blimp?)"),
+        ("evaluation.final.tasks=[aoa]", "aoa is scored by python -m sleep_tune.evaluation, not by a study"),
+        ("evaluation.final.tasks=[blimp, rte]", "rte is scored by python -m sleep_tune.evaluation, not by a study"),
         ("evaluation.final.tasks=[[a]]", "unknown task ['a']"),
         ("data.row_length=600", "data.row_length = 600: must be <= 510"),
         ("seed=18446744073709551616", "seed"),

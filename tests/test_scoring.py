@@ -1,5 +1,6 @@
 """A live model is scored as its saved self would be, by what its objective taught it."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,19 @@ def test_a_live_model_scores_as_the_command_line_scores_its_directory(name: str,
     assert prepared.pairs_file is not None
     items = load_items(prepared.pairs_file, ["pairs"], True, 4, 0, "honest")
     assert [(row.uid, row.score) for row in evaluate(model, tokenizer, items, backend)] == [(row["uid"], row["score"]) for row in rows]
+
+
+def test_a_trials_end_has_reading_beside_other_tasks(prepared: Prepared, shared_data: Path, tmp_path: Path) -> None:
+    raw = combine(["tiny", "epochs"])
+    asked = {"evaluation.data": str(shared_data / "evaluation_data"), "evaluation.final.tasks": ["reading", "wug_past"]}
+    for field, value in {**SMALL, **asked}.items():
+        raw = set_field(raw, field, value)
+    config = load_config(raw)
+    network = new_network(config.model, open_store(prepared.directory).vocab_size, 3, config.training, torch.device("cpu"))
+    tasks, rows = Scorer(config, prepared).at_the_end(network.model, tmp_path)
+    assert list(tasks) == ["reading", "wug_past"]
+    with (shared_data / "evaluation_data/fast_eval/reading/reading_data.csv").open(newline="") as file:
+        words = [word for word in csv.DictReader(file) if word["Subtlex_log10"]]  # 30 of 1,726 words have no frequency
+    counts = [("eye_tracking", len(words)), ("self_paced", sum(bool(word["prev_item"]) for word in words)), ("wug_past", 4)]
+    assert [(row["uid"], row["n"]) for row in rows] == counts
+    assert (tmp_path / "results/model/main/zero_shot/mlm/reading/report.txt").is_file()

@@ -10,7 +10,7 @@ from typing import Any
 
 from sleep_tune.digests import digest
 from sleep_tune.errors import OneLineParser, UserError, nearest, one_line, run_main
-from sleep_tune.evaluation.finetune_command import TUNED_HELP, add_options, settle_works, split_tasks, tune
+from sleep_tune.evaluation.finetune_command import ALL, TUNED_HELP, add_options, settle_works, split_tasks, tune
 from sleep_tune.evaluation.official_data import load_items
 from sleep_tune.evaluation.plan import WITHIN_WORD, labelled
 from sleep_tune.evaluation.rules import RULES
@@ -20,12 +20,13 @@ from sleep_tune.files import file_digest, writable_directory
 
 BACKEND_NAMES = ("mlm", "mntp", "causal")
 _HUB = "hub:"
+_TASKS_HELP = f"comma-separated: {', '.join(TASKS)}, or {ALL} that there is data for; {TUNED_HELP}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Judge every argument, read the data, then load the model and score task by task."""
     options = _parse(arguments)
-    tasks, tuned = split_tasks(options)
+    tasks, tuned, left_out = split_tasks(options)
     _check_choice("--rules", options.rules, RULES)
     if options.backend is not None:
         _check_choice("--backend", options.backend, BACKEND_NAMES)
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.items_per_uid is not None and options.items_per_uid < 1:
         raise UserError(f"--items-per-uid = {options.items_per_uid}: must be at least 1")
     config = _model_config(options.model)
-    left_out = _settle_series(options, tasks, bool(tuned))
+    left_out += _settle_series(options, tasks, bool(tuned))
     items = load_items(Path(options.data), tasks, options.fast, options.items_per_uid, options.seed, options.rules) if tasks else []
     writable_directory(options.out, "--out")
     backend = options.backend = options.backend or _backend_of(config)
@@ -52,7 +53,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(prog="python -m sleep_tune.evaluation", description=__doc__)
     parser.add_argument("model", help="a model directory, or hub:ID for a model of the Hugging Face hub")
     parser.add_argument("--data", required=True, help="evaluation_data, its zip, or one task's directory or jsonl file")
-    parser.add_argument("--tasks", required=True, help=f"comma-separated: {', '.join(TASKS)}; {TUNED_HELP}")
+    parser.add_argument("--tasks", required=True, help=_TASKS_HELP)
     parser.add_argument("--out", required=True, help="where results go; the same command again goes on where it stopped")
     parser.add_argument("--fast", action="store_true", help="the fast set instead of the full one")
     parser.add_argument("--rules", default="honest", help=f"{', '.join(RULES)} (default: honest)")

@@ -7,9 +7,11 @@ from typing import Any
 
 from sleep_tune.errors import UserError, nearest
 from sleep_tune.evaluation.finetune_settings import GLUE, GROUP, OFFICIAL_SEED
+from sleep_tune.evaluation.official_data import all_tasks
 from sleep_tune.evaluation.scores import ScoreRow
 from sleep_tune.evaluation.tasks import TASKS
 
+ALL = "all"  # zero-shot tasks that there is data for
 TUNED_HELP = f"fine-tuned: {', '.join(GLUE)}, or all of them: {GROUP}"
 
 
@@ -25,10 +27,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def split_tasks(options: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """Zero-shot and fine-tuned tasks that `options.tasks` names. Raises UserError for a name that is neither, and for bad options."""
+def split_tasks(options: argparse.Namespace) -> tuple[list[str], list[str], list[str]]:
+    """Zero-shot and fine-tuned tasks that `options.tasks` names, and notes on what `all` does not hold.
+
+    Raises UserError for a name that is neither, and for bad options.
+    """
     names = [name.strip() for name in options.tasks.split(",") if name.strip()]
-    known = (*TASKS, *GLUE, GROUP)
+    known = (*TASKS, *GLUE, GROUP, ALL)
     for name in names:
         if name not in known:
             raise UserError(f"task = {name}: unknown{nearest(name, known)}")
@@ -40,7 +45,11 @@ def split_tasks(options: argparse.Namespace) -> tuple[list[str], list[str]]:
     options.seeds = _seeds(options.finetune_seeds)
     if tuned and options.fast:
         raise UserError(f"--fast: {', '.join(tuned)} is not part of the fast set")
-    return [name for name in names if name in TASKS], tuned
+    if ALL not in names:
+        return [name for name in names if name in TASKS], tuned, []
+    there, notes = all_tasks(Path(options.data), options.fast)
+    hint = [] if tuned or options.fast else [f"{GROUP}: fine-tuned only where it is named: --tasks {ALL},{GROUP}"]
+    return there, tuned, [*notes, *hint]
 
 
 def _seeds(text: str) -> tuple[int, ...]:

@@ -63,6 +63,18 @@ def available_tasks(data: Path, fast: bool) -> dict[str, str]:
     return {name: str(found) for name in TASKS if (found := _find(data, TASKS[name], fast)) is not None}
 
 
+def all_tasks(data: Path, fast: bool) -> tuple[list[str], list[str]]:
+    """Every BabyLM task that `data` holds, and a line on those it lacks. Raises UserError for no data, and for one task's."""
+    if not data.exists() or _is_one_task(data):
+        what = "one task's data: name the task" if data.exists() else f"no such file or directory; {SOURCE}"
+        raise UserError(f"evaluation data = {data}: {what}")
+    there = list(available_tasks(data, fast))
+    missing = [task.name for task in TASKS.values() if task.name not in there and task.name != "pairs" and (task.fast or not fast)]
+    if not there:
+        raise UserError(_missing(data, missing, fast))
+    return there, [f"not scored: {_missing(data, missing, fast)}"] if missing else []
+
+
 def find_tasks(data: Path, tasks: Sequence[str], fast: bool) -> dict[str, Found]:
     """Where each of `tasks` is in `data`. Raises UserError that names what was found and what is missing."""
     check_tasks(tasks)

@@ -65,6 +65,11 @@ class Task:
         """The task's name in the official layout: the supplement is scored as blimp."""
         return self.official or self.name
 
+    @property
+    def one_model(self) -> bool:
+        """Whether one model has a score, so that a trial can be scored; age of acquisition is of a series of checkpoints."""
+        return self.aggregate != "ages"
+
 
 def text(raw: Raw, key: str) -> str:
     """A non-empty string field. Raises BadItem."""

@@ -21,6 +21,7 @@ def about(text: str) -> str:
 
 def catalogue() -> str:
     """Spaces, presets, strategies, models and tasks, one line each."""
+    from sleep_tune.evaluation.finetune_settings import GLUE, GROUP
     from sleep_tune.evaluation.tasks import TASKS
     from sleep_tune.sleep.criteria import CRITERIA
     from sleep_tune.sleep.strategies import STRATEGIES
@@ -34,7 +35,11 @@ def catalogue() -> str:
         "strategies (sleep.strategy)": {name: _first_line(function) for name, function in STRATEGIES.items()},
         "criteria (sleep.criterion)": {name: _first_line(function) for name, function in CRITERIA.items()},
         "models (model.name)": {name: row.about for name, row in MODELS.items()},
-        "tasks (evaluation.final.tasks)": {task.name: task.about for task in TASKS.values()},
+        "tasks (evaluation.final.tasks)": {task.name: task.about for task in TASKS.values() if task.one_model},
+        "tasks of python -m sleep_tune.evaluation alone": {
+            **{task.name: task.about for task in TASKS.values() if not task.one_model},
+            GROUP: f"fine-tuned: {', '.join(GLUE)}",
+        },
     }
     lines: list[str] = []
     for title, entries in sections.items():

@@ -28,7 +28,7 @@ def settle_evaluation(study: Study) -> tuple[Study, list[str]]:
     """
     config = study.first
     data = evaluation_data(config)
-    there = set(available_tasks(data, fast=True)) if data else set()
+    there = {*available_tasks(data, fast=True), *available_tasks(data, fast=False)} if data else set()  # comps has no fast set
     if config.evaluation.data is not None and not there:
         raise UserError(f"evaluation.data = {data}: holds no task's data; {SOURCE}")
     there -= {"pairs"}
