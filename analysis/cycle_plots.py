@@ -43,7 +43,7 @@ def plot_replays(study: StudyTables, best: int = 4) -> Figure:
 
 def plot_retention(study: StudyTables, best: int = 3) -> Figure:
     """Left: loss of the best schedule on the probe of each fold, at the end of each cycle. Right: by age, how much higher the loss on a
-    fold is than on the one just read, of the best schedules; above 0 something was forgotten.
+    fold is than it was at its first look, of the best schedules: above 0 it was forgotten, below 0 it still improved.
     """
     shown = _sleepers(study)[:best]
     with plt.rc_context(STYLE):
@@ -55,7 +55,7 @@ def plot_retention(study: StudyTables, best: int = 3) -> Figure:
             lost = forgotten(retention(study, configuration))
             right.plot(lost.index, lost, color=colour, marker="o", ms=2.2, label=named(study, configuration))
         right.axhline(0, color=GREY, lw=0.6, zorder=0)
-        right.set(xlabel="age (cycles since it was read)", ylabel="loss less that of the fold\njust read (nats per token)")
+        right.set(xlabel="age (cycles since it was read)", ylabel="loss on a fold less that at its\nfirst look (nats per token)")
         right.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         _legend(figure, right)
         title(figure, study)
@@ -63,9 +63,12 @@ def plot_retention(study: StudyTables, best: int = 3) -> Figure:
 
 
 def forgotten(kept: pd.DataFrame) -> pd.Series:
-    """age -> mean difference (nats) between the loss on folds of that age and on the fold just read, at the same time."""
-    just_read = kept[kept.age == 0].set_index("cycle").loss
-    difference = kept.loss - kept.cycle.map(just_read)
+    """age -> mean difference (nats) between the loss on a fold at that age and on the same fold at its first look, the mean over folds.
+
+    Folds are looked at again in a later pass; ages count from their last reading.
+    """
+    first = kept.sort_values("cycle").groupby("fold").loss.first()
+    difference = kept.loss - kept.fold.map(first)
     return difference.groupby(kept.age).mean().dropna()
 
 

@@ -34,6 +34,11 @@ def parameter_model(function: Callable[..., Any]) -> type[BaseModel]:
     return create_model(function.__name__, __config__=ConfigDict(extra="forbid", strict=True), **fields)
 
 
+def parameters_of(model: type[BaseModel]) -> str:
+    """A kind's parameters, as they are written."""
+    return "{" + ", ".join(f"{field}: …" for field in model.model_fields) + "}" if model.model_fields else "no parameters"
+
+
 def choice_from(table: Mapping[str, Callable[..., Any]]) -> BeforeValidator:
     """Reads `name` or `{name: {parameter: value}}` as a `Choice` whose parameters suit the function of that name."""
 
@@ -54,12 +59,16 @@ def choice_from(table: Mapping[str, Callable[..., Any]]) -> BeforeValidator:
         try:
             parameters = model.model_validate({} if given is None else given)
         except ValidationError as error:
+            from sleep_tune.explain import allowed_in
+
             first = error.errors()[0]
             at = ".".join(str(part) for part in first["loc"])
+            if not first["loc"]:
+                raise PydanticCustomError("choice", "{name} takes {names}", {"name": name, "names": parameters_of(model)}) from None
             if first["type"] == "extra_forbidden":
                 message = f"unknown parameter{nearest(at, model.model_fields)}" if model.model_fields else "takes no parameters"
             else:
-                message = first["msg"][0].lower() + first["msg"][1:]
+                message = f"must be {allowed_in(model, str(first['loc'][0]))}"
             raise PydanticCustomError("choice", "{name}.{at}: {message}", {"name": name, "at": at, "message": message}) from None
         return Choice(name=name, parameters=parameters.model_dump(exclude_defaults=True))
 

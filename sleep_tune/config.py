@@ -114,10 +114,17 @@ class LinearRate(Frozen):
     linear: Annotated[tuple[Share, Share], tuples]
 
 
+def _kind_of_rate(value: object) -> str:
+    return "linear" if isinstance(value, dict | LinearRate) else "number"
+
+
+Rate = Annotated[Annotated[Share, Tag("number")] | Annotated[LinearRate, Tag("linear")], Discriminator(_kind_of_rate)]
+
+
 class Masking(Frozen):
     """Share of the non-special tokens that are predicted, and how they are shown: [mask, random, keep]; [1, 0, 0] is all-mask."""
 
-    rate: Share | LinearRate = 0.15
+    rate: Rate = 0.15
     split: Annotated[tuple[Unit, Unit, Unit], tuples] = (0.8, 0.1, 0.1)
 
     @model_validator(mode="after")
@@ -144,12 +151,15 @@ class Training(Frozen):
     determinism: Literal["strict", "fast"] = "strict"
 
 
+MOST_REPLAYS = 1e6  # far beyond any budget, and whole numbers stay whole
+
+
 class Ratio(Frozen):
-    ratio: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    ratio: Annotated[float, Field(ge=0, le=MOST_REPLAYS)]
 
 
 class Repeats(Frozen):
-    repeats: Positive
+    repeats: Annotated[float, Field(gt=0, le=MOST_REPLAYS)]
 
 
 class Steps(Frozen):
@@ -208,6 +218,14 @@ class Homeostasis(Frozen):
     fisher_batches: PositiveInt | None = 32
     score_samples: PositiveInt = 256
 
+    @model_validator(mode="after")
+    def _nothing_unread(self) -> "Homeostasis":
+        for field, kinds in (("fisher_batches", ("fisher",)), ("score_samples", ("taylor_signed", "taylor_abs"))):
+            if getattr(self, field) != type(self).model_fields[field].default and self.importance not in kinds:
+                allowed = f"is read by importance {' and '.join(kinds)} only, not by {self.importance}"
+                raise broken(f"sleep.homeostasis.{field}", getattr(self, field), allowed)
+        return self
+
 
 class Freezing(Frozen):
     """At waking, neurons of linear maps freeze (Zhu & Warstadt): up to `ceiling` of a map's, `rate` of those left each time, once `warmup`
@@ -246,7 +264,7 @@ class Sleep(Frozen):
     strategy: Annotated[Choice, choice_from(STRATEGIES)] = Choice(name="weighted")
     decay: BelowOne = 0.0533
     decay_floor: Unit = 0.2
-    max_selections: PositiveInt | None = None
+    max_selections: Annotated[int, Field(ge=1, le=65_535)] | None = None
     cooldown: Count = 0
     context: Context | None = None
     homeostasis: Homeostasis | None = None
@@ -260,8 +278,13 @@ class Sleep(Frozen):
             allowed = f"needs sleep.criterion = loss: a {self.criterion.name} is comparable within its fold only"
             raise broken("sleep.update_in_sleep", "true", allowed)
         rule = self.length.loss_threshold if isinstance(self.length, LossThreshold) else None
-        if rule and rule.max_steps < rule.min_steps:
-            raise broken("sleep.length.loss_threshold.max_steps", rule.max_steps, f"must be >= min_steps = {rule.min_steps}")
+        for least in ("min_steps", "window"):
+            if rule and rule.max_steps < getattr(rule, least):
+                allowed = f"must be >= {least} = {getattr(rule, least)}, or the loss decides nothing"
+                raise broken("sleep.length.loss_threshold.max_steps", rule.max_steps, allowed)
+        if isinstance(self.rescore, RescoreShare) and self.criterion.name != "loss":
+            allowed = f"needs sleep.criterion = loss: a {self.criterion.name} is a place among the samples scored with it (none or all)"
+            raise broken("sleep.rescore", f"{{share: {self.rescore.share:g}}}", allowed)
         return self
 
 

@@ -33,22 +33,22 @@ def _line(model: type[BaseModel], errors: list[Any], raw: object, prefix: str) -
         siblings = _fields(_annotation(model, path[:-1]) if path[:-1] else model)
         return f"unknown field {name}{nearest(path[-1], siblings, prefix + ''.join(f'{part}.' for part in path[:-1]))}"
     if error["type"] == "missing" and isinstance(error["loc"][-1], int):  # a list that is too short
-        return f"{name} = {_shown(_value(raw, path))}: must be {_allowed(annotation)}"
+        return f"{name} = {shown(_value(raw, path))}: must be {_allowed(annotation)}"
     if error["type"] == "missing":
         return f"{name}: missing: {_allowed(annotation)}"
     value = _value(raw, path)
     if error["type"] == "invalid_key":
         return f"{name or prefix}: field names must be text"
     if error["type"] == "choice":
-        return f"{name} = {_shown(value)}: {error['msg']}"
+        return f"{name} = {shown(value)}: {error['msg']}"
     if error["type"].startswith("union_tag"):
         tags = error.get("ctx", {}).get("expected_tags", "").replace("'", "").split(", ")
         kinds = [tag for tag in tags if tag] or _kinds(annotation)
         key = next(iter(value)) if isinstance(value, dict) and len(value) == 1 else ""
         hint = nearest(str(key), kinds) if key else ""
-        return f"{name} = {_shown(value)}: must be one of {', '.join(f'{{{kind}: …}}' for kind in kinds)}{hint if 'mean' in hint else ''}"
+        return f"{name} = {shown(value)}: must be one of {', '.join(f'{{{kind}: …}}' for kind in kinds)}{hint if 'mean' in hint else ''}"
     hint = nearest(value, _literals(annotation)) if isinstance(value, str) and _literals(annotation) else ""
-    return f"{name} = {_shown(value)}: must be {_allowed(annotation)}{hint if 'mean' in hint else ''}"
+    return f"{name} = {shown(value)}: must be {_allowed(annotation)}{hint if 'mean' in hint else ''}"
 
 
 def _written(loc: tuple[Any, ...], raw: object) -> list[str]:
@@ -69,15 +69,16 @@ def _value(raw: Any, path: list[str]) -> Any:
     return raw
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value as one writes it in a study file, on one line."""
     if isinstance(value, bool):
         return str(value).lower()
     if value is None:
         return "null"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_shown(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {shown(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_shown(item) for item in value) + "]"
+        return "[" + ", ".join(shown(item) for item in value) + "]"
     return str(value)
 
 
@@ -167,6 +168,11 @@ def _allowed(annotation: Any) -> str:
 
 def _whole(item: BaseModel, default: Any) -> bool:
     return default is None or len(type(item).model_fields) == 1
+
+
+def allowed_in(model: type[BaseModel], field: str) -> str:
+    """What the `field` of `model` takes, in words."""
+    return _allowed(_annotation(model, [field]))
 
 
 def flat(value: BaseModel, prefix: str = "") -> dict[str, Any]:

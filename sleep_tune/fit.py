@@ -4,6 +4,7 @@ from sleep_tune.config import Config, Ratio, Sleep
 from sleep_tune.errors import UserError
 from sleep_tune.sleep.criteria import measures
 from sleep_tune.sleep.schedule import CorpusSize, outlook
+from sleep_tune.sleep.strategies import IGNORE_SCORES
 from sleep_tune.words import show_words
 
 MOST_EXPOSURES = 10  # BabyLM's limit
@@ -48,9 +49,21 @@ def _sleep_warnings(config: Config, size: CorpusSize) -> list[str]:
     assert config.sleep is not None
     plan = outlook(config.sleep, size, config.training.batch_rows, config.budget_words)
     warnings = []
+    strategy, unread = config.sleep.strategy.name, []
+    if strategy in IGNORE_SCORES:
+        asked = {"criterion": config.sleep.criterion.name != "loss", "rescore": config.sleep.rescore != "none"}
+        unread = [name for name, costly in asked.items() if costly]
+    if unread:
+        named = " and ".join(f"sleep.{name}" for name in unread)
+        warnings.append(f"sleep.strategy = {strategy}: does not look at scores: {named} cost time and change nothing")
     if not plan.sleeps and config.sleep.length != Ratio(ratio=0.0):
         fold = show_words(size.words / config.sleep.folds)
         warnings.append(f"budget_words = {config.budget_words}: ends before the first sleep (one fold is {fold} words)")
+    freezing = config.sleep.freezing
+    if config.sleep.homeostasis is not None and not plan.last_waking:
+        warnings.append("sleep.homeostasis: never acts: the budget ends before the first waking")
+    if freezing is not None and plan.last_waking < max(1.0, freezing.warmup * config.budget_words):
+        warnings.append(f"sleep.freezing: never acts: no waking after its warm-up of {freezing.warmup:g} of the budget")
     if plan.used < 0.98:
         rule = "its trials are ranked at fewer words (sleep.passes, sleep.length)"
         warnings.append(f"the schedule ends at {plan.used:.0%} of the budget: {rule}")

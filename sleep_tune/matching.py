@@ -24,7 +24,7 @@ def read_match(directory: Path, config: Config, samples: int) -> MatchedPlan:
     name = f"epochs.matched_to = {directory.name}"
     final = _final(directory, name)
     _refuse_unlike(_config(directory), config, name)
-    exposures_N = np.load(directory / "exposures.npy")
+    exposures_N = _exposures(directory / "exposures.npy")
     if exposures_N.shape != (samples,):
         raise UserError(f"{name}: was trained on another text: {exposures_N.size:,} samples there, {samples:,} here")
     words_after_T = _words_after_steps(directory / "steps.jsonl")
@@ -46,7 +46,10 @@ def _final(directory: Path, name: str) -> dict[str, Any]:
         raise UserError(f"{name}: there is no trial {directory}{nearest(directory.name, beside)}")
     if not all((directory / file).is_file() for file in ("final.json", "exposures.npy", "steps.jsonl")):
         raise UserError(f"{name}: the trial {directory} is not finished: only a complete one has a control")
-    final: dict[str, Any] = json.loads((directory / "final.json").read_text())
+    try:
+        final: dict[str, Any] = json.loads((directory / "final.json").read_text())
+    except ValueError as error:
+        raise RunError(f"{directory}/final.json: damaged: {error}") from None
     if final.get("diverged"):
         raise UserError(f"{name}: the trial {directory} diverged: only a complete one has a control")
     return final
@@ -62,6 +65,14 @@ def _refuse_unlike(there: Config, here: Config, name: str) -> None:
             continue  # the same text may lie elsewhere
         if ours.get(field) != theirs.get(field):
             raise UserError(f"{name}: {field} = {theirs.get(field)} there, {ours.get(field)} here: a control differs in its schedule alone")
+
+
+def _exposures(path: Path) -> np.ndarray:
+    """Exposures by sample. Raises RunError where the file is damaged."""
+    try:
+        return np.asarray(np.load(path))
+    except (ValueError, EOFError, OSError) as error:
+        raise RunError(f"{path}: damaged: {error}") from None
 
 
 def _words_after_steps(path: Path) -> np.ndarray:

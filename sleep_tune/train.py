@@ -127,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(study: "Study", corpus: object, options: argparse.Namespace, team: "Team | None" = None) -> int:
     """Train the one trial of `study` to its end, with progress in the terminal."""
-    from sleep_tune.study.labels import describe
+    from sleep_tune.study.labels import headline
     from sleep_tune.study.run_progress import RunProgress
     from sleep_tune.trial import Trial
     from sleep_tune.words import show_words
@@ -138,7 +138,7 @@ def run(study: "Study", corpus: object, options: argparse.Namespace, team: "Team
     if options.resume is not None or trial.words_seen:
         at = f"from {show_words(trial.words_seen)} words" if trial.words_seen else "no finished checkpoint yet: starting at 0"
         print(f"resuming {options.out}: {at}", flush=True)
-    print(f"{describe(config.model_dump(mode='json'))}: {show_words(config.budget_words)} words seen, seed {config.seed}", flush=True)
+    print(f"{headline(config)}: {show_words(config.budget_words)} words seen, seed {config.seed}", flush=True)
     with interrupts() as interrupted:
         with RunProgress(config.budget_words, config.sleep is not None, trial.meters.brief) as progress:
 

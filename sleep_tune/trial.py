@@ -206,6 +206,8 @@ class Trial:
             state.buffer_k,
             state.exposures_N[state.buffer_k] - state.exposed_k,
             state.carried,
+            int(state.frozen_U.sum()),
+            state.shrunk,
             kept,
         )
         self._cycles.add(cycle_row(state.candidates, cycle, run.store.domain_N, self.domains, run.sleep))
@@ -286,6 +288,7 @@ class Trial:
 
     def close(self) -> None:
         """Let go of files and lock; what was saved is durable, unsaved steps are lost. Raises what kept the last checkpoint from it."""
+        self.run.on_cycle = None  # it led back here: weights and moments would stay until the collector finds the ring
         with self._held:
             try:
                 self.settle()

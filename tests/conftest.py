@@ -6,9 +6,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _OURS = "SLEEP_TUNE_TEST_CACHE"
+
+settings.register_profile("no clock", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("no clock")
 
 
 def pytest_configure(config: pytest.Config) -> None:

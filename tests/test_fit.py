@@ -43,11 +43,44 @@ def test_more_folds_than_samples_are_refused_with_both_numbers() -> None:
             {"sleep__context": {"shuffles": 2}, "sleep__length": {"ratio": 1}},
             "sleep.length.ratio = 1 counts steps: sleep sees 1.7 times wake's words",
         ),
+        (
+            {"sleep__homeostasis": {"importance": "fisher"}, "budget_words": 4000, "sleep__length": {"ratio": 9}},
+            "sleep.homeostasis: never acts: the budget ends before the first waking",
+        ),
+        (
+            {"sleep__freezing": {"choice": "random", "warmup": 0.9}, "budget_words": 28_000, "sleep__length": {"ratio": 9}},
+            "sleep.freezing: never acts: no waking after its warm-up of 0.9 of the budget",
+        ),
+        (
+            {"sleep__strategy": "random", "sleep__criterion": "gain", "sleep__rescore": "all"},
+            "sleep.strategy = random: does not look at scores: sleep.criterion and sleep.rescore cost time and change nothing",
+        ),
     ],
 )
 # the last: 13 full batches of 16 re-cut rows of 8 words after 200 samples of 5: 1664 words to 1000
 def test_what_is_unwise_is_said(fields: dict, line: str) -> None:
     assert line in "\n".join(check_against(config(**fields), SIZE))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sleep__homeostasis": {"importance": "fisher"}},
+        {"sleep__freezing": {"choice": "random"}},
+        {"sleep__criterion": "gain", "sleep__strategy": "easy"},
+        {"sleep__length": {"ratio": 0}},
+    ],
+)
+def test_what_does_act_is_no_warning(fields: dict) -> None:
+    assert check_against(config(**{"sleep__length": {"ratio": 1}, "sleep__folds": 5, **fields}), SIZE) == []
+
+
+@pytest.mark.parametrize(("fields", "smallest"), [({"sleep__folds": 200}, 50), ({"sleep__folds": 5, "sleep__max_wake_steps": 2}, 32)])
+def test_need_has_neighbours_enough_in_the_smallest_fold(fields: dict, smallest: int) -> None:
+    needed = {"sleep__criterion": {"utility": {"k": smallest}}, **fields}
+    with pytest.raises(UserError, match=f"sleep.criterion.utility.k = {smallest}: must be < {smallest}, the samples of the smallest fold"):
+        check_against(config(**needed), SIZE)
+    check_against(config(**{**needed, "sleep__criterion": {"utility": {"k": smallest - 1}}}), SIZE)
 
 
 def test_epochs_that_end_before_the_corpus_does_are_said() -> None:

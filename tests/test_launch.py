@@ -18,6 +18,7 @@ from sleep_tune.evaluation.official_data import SOURCE
 from sleep_tune.evaluation.tasks import TASKS
 from sleep_tune.machine import machine
 from sleep_tune.presets import presets
+from sleep_tune.sleep.criteria import CRITERIA
 from sleep_tune.sleep.strategies import STRATEGIES
 from sleep_tune.study.catalogue import shipped
 from sleep_tune.study.ledger import Ledger
@@ -73,12 +74,13 @@ def test_the_list_has_one_line_for_everything_there_is(capsys: pytest.CaptureFix
         "profiles (--profile, --preset)",
         "schedules (base and always of a study, --preset)",
         "strategies (sleep.strategy)",
+        "criteria (sleep.criterion)",
         "models (model.name)",
         "tasks (evaluation.final.tasks)",
     ]
     names = [[line.split()[0] for line in lines[1:]] for lines in sections]
     kinds = {kind: [name for name, row in presets().items() if row["kind"] == kind] for kind in ("profile", "schedule")}
-    assert names == [list(shipped()), kinds["profile"], kinds["schedule"], list(STRATEGIES), list(MODELS), list(TASKS)]
+    assert names == [list(shipped()), kinds["profile"], kinds["schedule"], list(STRATEGIES), list(CRITERIA), list(MODELS), list(TASKS)]
     for line in (line for lines in sections for line in lines[1:]):
         assert re.fullmatch(r"  \S+ +\S.*[^ ]", line), line
 

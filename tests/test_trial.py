@@ -1,10 +1,13 @@
 """A trial's directory: what is in it, and that opening it again goes on exactly where its newest checkpoint is."""
 
+import gc
 import itertools
 import json
 import subprocess
 import sys
 import time
+import weakref
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -289,3 +292,28 @@ def test_instruments_count_over_all_processes_of_a_trial(corpus: Prepared, tmp_p
     assert final["evaluation_s"] >= rows[-1]["evaluation_s"] > 0
     assert 0 < final["utilisation"] < 1.5
     assert final["peak_bytes"] > 100 << 20
+
+
+@pytest.mark.parametrize("schedule", [{}, {"sleep.homeostasis": {"importance": "fisher"}, "sleep.criterion": {"utility": {"k": 5}}}])
+def test_a_closed_trial_leaves_no_memory_to_the_next_one_in_its_process(schedule: dict, corpus: Prepared, tmp_path: Path) -> None:
+    trial = Trial(config(**schedule), corpus, tmp_path / "trial", MILESTONES)
+    gone = weakref.ref(trial.run.network)
+    gc.disable()  # tensors weigh nothing to the collector: it would come too late
+    try:
+        run_to_the_end(trial)
+        del trial
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_what_a_waking_did_to_the_network_is_in_the_records_of_the_cycle_after_it(corpus: Prepared, tmp_path: Path) -> None:
+    fields = {"sleep.homeostasis": {"importance": "magnitude"}, "sleep.freezing": {"choice": "random", "warmup": 0.0}}
+    trial = Trial(config(**fields, **{"sleep.length": {"ratio": 1}}), corpus, tmp_path / "trial", MILESTONES)
+    run_to_the_end(trial)
+    cycles = lines(tmp_path / "trial" / "cycles.jsonl")
+    assert len(cycles) >= 3
+    assert (cycles[0]["frozen_units"], cycles[0]["shrunk_weights"]) == (0, 0)
+    assert all(after["frozen_units"] >= before["frozen_units"] for before, after in pairwise(cycles))
+    assert cycles[1]["frozen_units"] > 0
+    assert all(0 < cycle["shrunk_weights"] < trial.run.network.flat.numel() for cycle in cycles[1:])

@@ -18,11 +18,12 @@ class Progress:
     def __init__(self, directory: Path, log: Callable[[list[Any]], None], leave: Callable[[], bool]) -> None:
         self._path, self._log, self._leave = directory / FILE, log, leave
         self._records: list[StepRecord] = []
-        self._written, self._words = time.monotonic(), -1
+        self._written, self._words, self._cycle = time.monotonic(), -1, 0
 
     def on_step(self, record: StepRecord) -> bool:
         """Take in an optimizer step. True: checkpoint and leave."""
         self._records.append(record)
+        self._cycle = record.cycle
         now = time.monotonic()
         if now - self._written < EVERY_S:
             return False
@@ -39,7 +40,8 @@ class Progress:
         if now - self._written < EVERY_S:
             return False
         self._written = now
-        self._say({"phase": "scores", "cycle": 0, "words_seen": words_seen, "loss": None, "words_per_s": 0.0, "scored": done, "of": total})
+        said = {"phase": "scores", "cycle": self._cycle, "words_seen": words_seen, "loss": None, "words_per_s": 0.0}
+        self._say({**said, "scored": done, "of": total})
         return self._leave()
 
     def flush(self) -> None:

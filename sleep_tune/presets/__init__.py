@@ -117,12 +117,16 @@ def parse_set(text: str) -> tuple[str, Any]:
     field, equals, value = text.partition("=")
     if not equals or not field.strip():
         raise UserError(f"--set {text}: must be field=value, such as sleep.replay_ratio=0.4")
+    if field.strip() == "epochs.matched_to" and value.strip():
+        return "epochs.matched_to", value.strip()  # a name, though 12345678e901 would be a number
     return field.strip(), read_yaml(value, f"--set {field}") if value.strip() else None
 
 
 def set_field(raw: Mapping[str, Any], field: str, value: Any) -> dict[str, Any]:
     """`raw` with the dotted `field` set. A part of a kind replaces the kind; `sleep.…` leaves a run without sleep as it is."""
     parts = field.split(".")
+    if field == "model.name" and (raw.get("model") or {}).get("name") != value:
+        return {**raw, "model": {"name": value}}  # its own sizes, not the profile's: what is named is what runs
     if parts[0] in SCHEDULES and len(parts) > 1 and raw.get(parts[0]) is None:
         return dict(raw)
     for depth in range(1, len(parts)):

@@ -123,7 +123,8 @@ def show_phases(planned: Planned, config: Config, size: CorpusSize, terminal: "T
     terminal.print(table)
     assert config.sleep is not None
     told = outlook(config.sleep, size, config.training.batch_rows, config.budget_words)
-    line = f"{told.coverage:.0%} of the samples are read awake; {told.sleeps} sleeps, {told.asleep_per_awake:.2g} words asleep to one awake"
+    sleeps = f"{told.sleeps} sleep{'s' * (told.sleeps != 1)}"
+    line = f"{told.coverage:.0%} of the samples are read awake; {sleeps}, {told.asleep_per_awake:.2g} words asleep to one awake"
     terminal.print(line, style="dim")
 
 

@@ -14,6 +14,7 @@ from sleep_tune.config import Sleep
 from sleep_tune.sleep.candidates import Candidates, candidate_ids, eligible
 
 Ids = NDArray[np.integer]
+_COUNTS = ("cycle", "step", "words_seen", "wake_rows", "sleep_rows", "frozen_units", "shrunk_weights")
 PERCENTILES = (5, 25, 50, 75, 95)
 
 
@@ -33,6 +34,8 @@ class Cycle:
     buffer_k: Ids
     replays_k: NDArray[np.integer]
     carried: int
+    frozen_units: int = 0
+    shrunk_weights: int = 0
     retention: Sequence[tuple[int, float]] = ()
 
 
@@ -53,7 +56,7 @@ def cycle_row(candidates: Candidates, cycle: Cycle, domain_N: Ids, domains: Sequ
     id_n = candidate_ids(candidates, cycle.cycle, sleep)
     buffer_k = cycle.buffer_k
     new = int(buffer_k.size) - cycle.carried
-    row: dict[str, Any] = {name: int(getattr(cycle, name)) for name in ("cycle", "step", "words_seen", "wake_rows", "sleep_rows")}
+    row: dict[str, Any] = {name: int(getattr(cycle, name)) for name in _COUNTS}
     row |= {"fold": cycle.cycle % sleep.folds, "folds": sleep.folds}
     row |= {"candidates": int(id_n.size), "eligible": _eligible_before(candidates, id_n, cycle, sleep), "buffer": int(buffer_k.size)}
     row |= {"new_in_buffer": new, "turnover": new / buffer_k.size if buffer_k.size and cycle.cycle else None}

@@ -154,22 +154,26 @@ def phases(sleep: Sleep, size: CorpusSize, batch_rows: int, budget_words: float)
 
 @dataclass(frozen=True)
 class Outlook:
-    """What the planned phases come to: shares of samples read awake and of budget used, sleeps, words asleep per word awake."""
+    """What the planned phases come to: shares of samples read awake and of budget used, sleeps, words asleep per word awake, and the words
+    seen at the last waking that another wake follows, 0 where there is none.
+    """
 
     coverage: float
     used: float
     sleeps: int
     asleep_per_awake: float
+    last_waking: float
 
 
 def outlook(sleep: Sleep, size: CorpusSize, batch_rows: int, budget_words: int) -> Outlook:
     """The outlook of a run with `budget_words`."""
-    first_pass = awake = asleep = 0.0
+    first_pass = awake = asleep = last_waking = 0.0
     sleeps = 0
     for phase in phases(sleep, size, batch_rows, budget_words):
         if phase.kind == "sleep":
             asleep, sleeps = asleep + phase.words, sleeps + 1
         else:
+            last_waking = awake + asleep
             awake += phase.words
             first_pass += phase.rows if phase.cycle < sleep.folds else 0
-    return Outlook(min(1.0, first_pass / size.samples), (awake + asleep) / budget_words, sleeps, asleep / awake)
+    return Outlook(min(1.0, first_pass / size.samples), (awake + asleep) / budget_words, sleeps, asleep / awake, last_waking)

@@ -180,4 +180,5 @@ STRATEGIES: dict[str, Callable[..., Ids]] = {
     "easy": easy,
 }
 
-IGNORE_DECAY = frozenset({"random", "recency", "easy"})  # of them, those to which a candidate's factor is nothing
+IGNORE_SCORES = frozenset({"random", "recency"})  # of them, those to which a score is nothing
+IGNORE_DECAY = IGNORE_SCORES | {"easy"}  # and those to which a candidate's factor is

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from sleep_tune.config import WEIGHT_GROUPS, Freezing, Homeostasis, load_config
+from sleep_tune.config import WEIGHT_GROUPS, Config, Freezing, Homeostasis, load_config
 from sleep_tune.config import varied as differing
 
 # Fields that `describe` already says; what else a study varies is appended by name.
@@ -39,6 +39,14 @@ def describe(config: Mapping[str, Any], varied: Iterable[str] = ()) -> str:
     return ", ".join(words)
 
 
+def headline(config: Config) -> str:
+    """`describe` for a run of its own, with all that decides its weights and is not the rule."""
+    dumped = config.model_dump(mode="json")
+    usual = {"sleep.criterion": "loss", "sleep.rescore": "none", "sleep.homeostasis": None, "sleep.freezing": None, "objective": "mlm"}
+    special = [name for name, value in usual.items() if field(dumped, name) != value]
+    return describe(dumped, special if "objective" not in special else [*special, "model.name"])
+
+
 def control_label(schedule: str) -> str:
     """What the matched control of a schedule is called."""
     return f"matched control of {schedule}"
@@ -69,7 +77,8 @@ def _named(name: str, value: Any) -> str:
     if name in _RULES and isinstance(value, Mapping):  # its kind, and what differs from the defaults: `homeostasis fisher, shrink 0.8`
         kind, *others = _RULES[name].model_validate(dict(value)).model_dump(mode="json", exclude_defaults=True).items()
         return ", ".join([f"{name.rpartition('.')[2]} {kind[1]}", *(f"{key.replace('_', ' ')} {readable(item)}" for key, item in others)])
-    return f"{name.rpartition('.')[2].replace('_', ' ')} {readable(value)}"
+    called = name.removesuffix(".name").rpartition(".")[2]
+    return f"{called.replace('_', ' ')} {readable(value)}"
 
 
 def field(config: Mapping[str, Any], name: str) -> Any:

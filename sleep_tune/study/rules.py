@@ -9,18 +9,19 @@ from typing import Any
 from sleep_tune.config import Config, Epochs
 from sleep_tune.errors import UserError, nearest
 from sleep_tune.evaluation.tasks import TASKS
-from sleep_tune.explain import flat
+from sleep_tune.explain import flat, shown
 from sleep_tune.presets import KINDS, SCHEDULES, combine, preset, presets
 from sleep_tune.study.dimensions import Values, combinations
 from sleep_tune.study.searches import LOSSES, MOST_POINTS, Grid, RandomSearch
 from sleep_tune.study.spec import MATCHED, Study, StudySpec
 
-VARIED_GROUPS = ("model", "objective", "masking", "optimizer", "training", "sleep")
+VARIED_GROUPS = ("model", "masking", "optimizer", "training", "sleep")
 _SHARED = {
     "seed": "seeds are listed under seeds",
     "budget_words": "all trials of a study have one budget (--budget)",
     "data": "all trials of a study read one corpus (--data)",
     "tokenizer": "all trials of a study share one tokenizer",
+    "objective": "losses of masked and of next tokens do not compare: a study each",
     "epochs": "plain epochs run beside a search under always: [epochs]",
 }
 _MATCHED_TO = f"epochs.{next(iter(Epochs.model_fields))}"
@@ -79,6 +80,9 @@ def check(study: Study) -> Study:
     for point in study.corners():
         study.config_at(point, spec.seeds[0])
     always, searched = study.always(), study.searched()
+    unread = [field for field in spec.vary if field.startswith("masking.")]
+    if unread and searched[0].objective == "clm":
+        raise UserError(f"vary.{unread[0]}: objective clm masks nothing")
     _check_objective(study, [*searched, *always])
     return study
 
@@ -149,7 +153,8 @@ def _check_schedules(spec: StudySpec) -> None:
     for field, value in spec.set.items():
         kind = field.split(".")[0]
         if kind in SCHEDULES and all(row.get(kind) is None for row in rows):
-            raise UserError(f"{field} = {value}: no schedule of this study is of kind {kind} ({', '.join((spec.schedule, *spec.beside))})")
+            named = ", ".join((spec.schedule, *spec.beside))
+            raise UserError(f"{field} = {shown(value)}: no schedule of this study is of kind {kind} ({named})")
 
 
 def _check_search(study: Study) -> None:

@@ -124,7 +124,8 @@ class Study:
         return self._built(combine([self.spec.profile, schedule]), {}, seed)
 
     def _built(self, raw: dict[str, Any], values: Mapping[str, Any], seed: int) -> Config:
-        for field, value in {**values, **self.spec.set}.items():
+        told = {**values, **self.spec.set}
+        for field, value in sorted(told.items(), key=lambda each: each[0] != "model.name"):  # the model first: it brings sizes of its own
             if field not in SCHEDULES or raw.get(field) is not None:  # a schedule of the other kind stays what it is
                 raw = set_field(raw, field, value)
         return load_config({**raw, "seed": seed})

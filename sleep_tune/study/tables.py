@@ -1,6 +1,7 @@
 """A study's tables, derived from its ledger and `trials/` alone: `trials`, `scores`, `steps`, `cycles`, tidy, one row a fact.
 
-trials: a row a trial: trial, configuration, seed, origin, state, words_seen, steps, objective, wall_s, message, schedule, varied fields.
+trials: a row a trial: trial, configuration, seed, origin, state, words_seen, steps, objective, wall_s, message, schedule, matched_to
+(of a control: its pair), varied fields.
 scores: a row a UID of a task and a model at `words_seen`: trial and `SCORE_COLUMNS`.
 steps: a row an optimizer step: trial and `STEP_COLUMNS`.
 cycles: a row a cycle that ended: trial, `CYCLE_COLUMNS` (told in `sleep.instruments`) and `wake_loss`, `sleep_loss`, the means of its
@@ -25,7 +26,7 @@ from sleep_tune.errors import UserError
 from sleep_tune.files import write_atomic
 from sleep_tune.study.controls import controlled
 from sleep_tune.study.labels import describe, field, readable, told_apart
-from sleep_tune.study.ledger import BESIDE, LedgerView, TrialRecord, read_ledger
+from sleep_tune.study.ledger import BESIDE, LedgerView, TrialRecord, matched_to, read_ledger
 
 SCORE_COLUMNS = pa.schema(
     {
@@ -42,7 +43,8 @@ STEP_COLUMNS = pa.schema(
 CYCLE_COLUMNS = pa.schema(
     {
         "cycle": pa.int32(), "step": pa.int64(), "words_seen": pa.int64(), "fold": pa.int32(), "folds": pa.int32(),
-        "wake_rows": pa.int64(), "sleep_rows": pa.int64(), "candidates": pa.int64(), "eligible": pa.int64(), "buffer": pa.int64(),
+        "wake_rows": pa.int64(), "sleep_rows": pa.int64(), "frozen_units": pa.int64(), "shrunk_weights": pa.int64(),
+        "candidates": pa.int64(), "eligible": pa.int64(), "buffer": pa.int64(),
         "new_in_buffer": pa.int64(), "turnover": pa.float64(), "selected_ever": pa.int64(),
         "score_mean": pa.float64(), "score_p5": pa.float64(), "score_p25": pa.float64(),
         "score_p50": pa.float64(), "score_p75": pa.float64(), "score_p95": pa.float64(), "buffer_score_mean": pa.float64(),
@@ -124,7 +126,7 @@ def trial_table(ledger: LedgerView, totals: dict[str, dict[str, Any]]) -> pa.Tab
 _TRIAL_COLUMNS = {
     "trial": pa.string(), "configuration": pa.string(), "seed": pa.int64(), "origin": pa.string(), "state": pa.string(),
     "words_seen": pa.int64(), "steps": pa.int64(), "objective": pa.float64(), "wall_s": pa.float64(), "message": pa.string(),
-    "schedule": pa.string(),
+    "schedule": pa.string(), "matched_to": pa.string(),
 }  # fmt: skip
 
 
@@ -142,6 +144,7 @@ def _trial_row(record: TrialRecord, schedule: str, total: dict[str, Any]) -> dic
         "wall_s": total.get("wall_s", 0.0),
         "message": record.message,
         "schedule": schedule,
+        "matched_to": matched_to(record.config),
     }
 
 

@@ -96,7 +96,7 @@ def train(run: Run, state: State, rows: Rows) -> StepRecord | None:
     batch = label_rows(rows, config, run.progress(state, words), run.store.vocab_size, generator, run.device)
     if config.model.dropout:
         torch.manual_seed(torch_seed(config.seed, "dropout", state.step, *(() if run.team is None else run.team.dropout_stream())))
-    value, measured_B = descend(run, state, batch)
+    value, shown_B = descend(run, state, batch)
     if not math.isfinite(value):
         state.over = state.diverged = True
         return None
@@ -110,7 +110,11 @@ def train(run: Run, state: State, rows: Rows) -> StepRecord | None:
     run.optimizer.step()
     if held is not None:
         held.after_step()
-    note(run, state, rows, measured_B.cpu().numpy(), value)
+    measured_B = shown_B.cpu().numpy()
+    if not np.isfinite(measured_B).all():
+        state.over = state.diverged = True
+        return None
+    note(run, state, rows, measured_B, value)
     state.step, state.row, state.words_seen = state.step + 1, state.row + len(rows.words_B), state.words_seen + words
     return StepRecord(
         state.step, state.cycle, state.phase, state.words_seen, value, lr, norm, int(rows.length_B.sum()), time.perf_counter() - started

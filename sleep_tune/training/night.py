@@ -35,9 +35,11 @@ def fall_asleep(run: Run, state: State) -> None:
     state.measured_F = np.empty(0, np.float32)
     if not run.sleeps:
         return
-    candidates_.record_wake(state.candidates, ids_F, scores(run, state, ids_F, measured_F), state.cycle, run.sleep)
+    score_F = measured_F if run.sleep.rescore == "all" else scores(run, state, ids_F, measured_F)  # what is renewed at once is not formed
+    candidates_.record_wake(state.candidates, ids_F, score_F, state.cycle, run.sleep)
     rescore(run, state)
-    weigh(run, state, ids_F)
+    if not run.last_cycle(state.cycle):
+        weigh(run, state, ids_F)
     wanted = buffer_size(run.sleep.replay_ratio, candidates_.candidate_ids(state.candidates, state.cycle, run.sleep).size)
     generator = stream(run.config.seed, "buffer", state.cycle)
     state.buffer_k = candidates_.choose(state.candidates, run.store.domain_N, state.cycle, run.sleep, generator)
@@ -72,12 +74,14 @@ def scores(run: Run, state: State, ids_n: np.ndarray, measured_n: np.ndarray) ->
 def nearness(run: Run, state: State, ids_n: np.ndarray) -> np.ndarray:
     """Mean cosine (n,) of samples with their k nearest others, among those just read, or among all that were ever read."""
     told: dict[str, Any] = run.criterion_parameters
-    known_N = state.candidates.last_wake_N > 0
-    known_N[run.wake_ids(state.cycle)] = True
-    pool_m = np.flatnonzero(known_N) if told["among"] == "seen" else np.union1d(ids_n, run.wake_ids(state.cycle))
+    among_N = state.candidates.last_wake_N > 0 if told["among"] == "seen" else np.zeros(run.store.samples, np.bool_)
+    among_N[run.wake_ids(state.cycle)] = True
+    pool_m = np.flatnonzero(among_N)
+    needed_a = np.union1d(pool_m, ids_n)
     layers = told["layers"] or max(1, run.network.layers // 2)
-    states_mD = representations(run.network, run.store, pool_m, layers, 4 * run.config.training.batch_rows)
-    return need(states_mD[np.searchsorted(pool_m, ids_n)], ids_n, states_mD, pool_m, told["k"], run.config.seed)
+    states_aD = representations(run.network, run.store, needed_a, layers, 4 * run.config.training.batch_rows)
+    query_nD, pool_mD = (states_aD[np.searchsorted(needed_a, ids)] for ids in (ids_n, pool_m))
+    return need(query_nD, ids_n, pool_mD, pool_m, told["k"], run.config.seed)
 
 
 def rescore(run: Run, state: State) -> None:
@@ -130,10 +134,10 @@ def wake_up(run: Run, state: State) -> None:
     """The end of a sleep. Where another cycle follows, neurons freeze and weights shrink; decay follows from the new cycle's number."""
     if run.on_cycle is not None:
         run.on_cycle(state)
-    if run.sleeps and (run.cycles is None or state.cycle + 1 < run.cycles):
+    if run.sleeps and run.wakes_again(state):
         freeze(run, state)
         shrink(run, state)
-    state.cycle, state.phase, state.row = state.cycle + 1, "wake", 0
+    state.cycle, state.phase, state.row, state.carried = state.cycle + 1, "wake", 0, 0
     state.sleep_rows, state.sleep_words, state.recent = None, None, []
     state.buffer_k, state.exposed_k = np.empty(0, np.int64), np.empty(0, np.uint32)
     state.measured_F = run.nothing_measured(state.cycle)
@@ -160,7 +164,8 @@ def shrink(run: Run, state: State) -> None:
     if rule is None:
         return
     hold = run.hold(state)
-    homeostasis.shrink(run.network, run.optimizer, rule, state.importance_P, None if hold is None else hold.weights())
+    frozen_P = None if hold is None else hold.weights()
+    state.shrunk = homeostasis.shrink(run.network, run.optimizer, rule, state.importance_P, frozen_P)
     state.importance_P = torch.zeros_like(state.importance_P)
 
 

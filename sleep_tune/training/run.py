@@ -12,6 +12,7 @@ the same weights. State, by field:
 | sleep_began | int | words_seen at its beginning |
 | recent | list of float | last batch losses of the present sleep, for a loss threshold |
 | carried | int | samples of the replay buffer that were in the last one, too |
+| shrunk | int | weights that shrank at the last waking |
 | short_buffers | int | cycles in which fewer than k candidates were eligible |
 | over, diverged | bool | nothing is left to train; a loss was not finite |
 | candidates | 14 bytes a sample | `sleep.candidates` |
@@ -64,6 +65,7 @@ class State:
     sleep_began: int = 0
     recent: list[float] = field(default_factory=list)
     carried: int = 0
+    shrunk: int = 0
     short_buffers: int = 0
     over: bool = False
     diverged: bool = False
@@ -127,10 +129,21 @@ class Run:
             "sleep", state.cycle, lambda: sleep_stream(self.store, state.buffer_k, self.config.seed, state.cycle, self.sleep.context)
         )
 
+    def last_cycle(self, cycle: int) -> bool:
+        """Does the schedule end with `cycle`?"""
+        return self.cycles is not None and cycle + 1 >= self.cycles
+
+    def wakes_again(self, state: State) -> bool:
+        """Does another wake follow: is there one, and does the budget hold its first row?"""
+        if self.last_cycle(state.cycle):
+            return False
+        first = self._wake_order(state.cycle + 1)[0]
+        return int(self.store.words_N[first]) <= self.config.budget_words - state.words_seen
+
     def fisher_step(self, state: State) -> bool:
         """Is the wake's present batch one of those that Fisher information is summed on?"""
         rule = self.sleep.homeostasis
-        if state.phase != "wake" or rule is None or rule.importance != "fisher":
+        if state.phase != "wake" or rule is None or rule.importance != "fisher" or self.last_cycle(state.cycle):
             return False
         size = self.config.training.batch_rows
         batches = -(-len(self.wake_ids(state.cycle)) // size)

@@ -46,7 +46,7 @@ def pools(draw):
 
 
 @strategies
-@settings(max_examples=40)
+@settings(max_examples=20, deadline=None)
 @given(pool=pools(), data=st.data(), seed=st.integers(0, 2**32))
 def test_selected_ids_are_distinct_sorted_and_equal_for_equal_inputs_which_stay_unchanged(name, parameters, pool, data, seed):
     k = data.draw(st.integers(1, pool.size))
@@ -63,14 +63,14 @@ def test_selected_ids_are_distinct_sorted_and_equal_for_equal_inputs_which_stay_
 
 
 @strategies
-@settings(max_examples=40)
+@settings(max_examples=20, deadline=None)
 @given(pool=pools(), seed=st.integers(0, 2**32))
 def test_every_candidate_is_selected_where_k_is_their_number(name, parameters, pool, seed):
     np.testing.assert_array_equal(STRATEGIES[name](pool, pool.size, stream(seed, "buffer"), **parameters), pool.id_n)
 
 
 @strategies
-@settings(max_examples=40)
+@settings(max_examples=20, deadline=None)
 @given(score_n=scores, cycle=st.integers(0, 5), data=st.data())
 def test_a_replay_ratio_of_one_selects_every_candidate(name, parameters, score_n, cycle, data):
     sleep = Sleep(
@@ -93,7 +93,7 @@ def test_equal_scores_of_any_magnitude_are_no_obstacle(name, parameters, n, valu
 
 
 @strategies
-@settings(max_examples=40)
+@settings(max_examples=20, deadline=None)
 @given(score_n=scores, power=st.integers(-8, 8), data=st.data())
 def test_scaling_all_scores_by_a_power_of_two_changes_no_selection(name, parameters, score_n, power, data):
     def chosen(values_n):
@@ -107,6 +107,7 @@ def test_scaling_all_scores_by_a_power_of_two_changes_no_selection(name, paramet
 
 
 @criteria
+@settings(deadline=None)
 @given(data=st.data(), seed=st.integers(0, 2**32))
 def test_scores_are_finite_not_negative_and_follow_their_samples(name, data, seed):
     n = data.draw(st.integers(1, 60))
@@ -144,7 +145,7 @@ def test_every_model_is_built_at_a_tiny_size_with_the_sizes_it_was_told(name):
 
 
 @models
-@settings(max_examples=3)
+@settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_the_initial_weights_of_a_model_follow_from_the_seed(name, seed):
     model = Model(name=name, layers=1, heads=2, width=8, ffn=16, positions=32)

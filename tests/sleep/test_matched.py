@@ -164,3 +164,12 @@ def test_records_that_lack_a_step_are_an_error(cut: int, tmp_path: Path) -> None
     (directory / "steps.jsonl").write_text("".join(lines))
     with pytest.raises(RunError, match="damaged"):
         read_match(directory, CONTROL, 5)
+
+
+@pytest.mark.parametrize("file", ["final.json", "exposures.npy"])
+def test_a_damaged_file_is_an_error_that_names_it(file: str, tmp_path: Path) -> None:
+    directory = left(tmp_path / "strict", config("strict_replay"), DONE)
+    content = (directory / file).read_bytes()
+    (directory / file).write_bytes(content[: len(content) // 2])
+    with pytest.raises(RunError, match=f"{file}: damaged"):
+        read_match(directory, CONTROL, 5)

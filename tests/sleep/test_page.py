@@ -13,7 +13,7 @@ from sleep_tune.study.tables import CYCLE_COLUMNS, PHASE_LOSSES
 from sleep_tune.training.registry import MODELS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "sleep.md").read_text()
-NAMED = set(re.findall(r"[\w-]+", " ".join(re.findall(r"`[^`]+`", PAGE))))
+NAMED = set(re.findall(r"[\w-]+", " ".join(re.findall(r"`[^`]+`", re.sub(r"```.*?```", "", PAGE, flags=re.S)))))
 THERE = {
     "fields of sleep": Sleep.model_fields,
     "fields of homeostasis": Homeostasis.model_fields,

@@ -87,7 +87,7 @@ def test_ties_go_to_the_lower_index(key, data):
     np.testing.assert_array_equal(smallest(key, k), np.sort(np.argsort(key, kind="stable")[:k]))
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(
     st.sampled_from(["drawn", "ascending", "waves", "few", "constant"]),
     st.integers(SAMPLED, 5 * SAMPLED),

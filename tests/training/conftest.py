@@ -29,7 +29,8 @@ MakeConfig = Callable[..., Config]
 def micro_config(*presets: str, budget: int = 4000, **fields: Any) -> Config:
     """The tiny profile with a schedule preset, shrunk; fields with `__` for dots."""
     raw = set_field(combine(["tiny", *presets]), "budget_words", budget)
-    for field, value in {**MICRO, **{name.replace("__", "."): value for name, value in fields.items()}}.items():
+    told = {**MICRO, **{name.replace("__", "."): value for name, value in fields.items()}}
+    for field, value in sorted(told.items(), key=lambda each: each[0] != "model.name"):  # a model brings sizes of its own
         raw = set_field(raw, field, value)
     return load_config(raw)
 

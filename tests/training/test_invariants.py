@@ -22,6 +22,7 @@ from sleep_tune.training import checkpoint
 from sleep_tune.training.loop import Run, advance
 from sleep_tune.training.night import rescore
 from sleep_tune.training.objectives import label_rows
+from sleep_tune.training.optimizer import moments
 from sleep_tune.training.probe import DevProbe
 
 CPU = torch.device("cpu")
@@ -100,6 +101,8 @@ def sleeps(draw, samples, lengths=("ratio", "repeats", "steps", "fill", "loss_th
     sleep = {name: draw(field) for name, field in fields.items()}
     if samples // sleep["folds"] > 1 and sleep["max_wake_steps"] is None:
         sleep["criterion"] = draw(st.sampled_from([sleep["criterion"], {"utility": {"k": 1}}, {"need": {"k": 1, "among": "seen"}}]))
+    if sleep["criterion"] != "loss" and sleep["rescore"] != "none":
+        sleep["rescore"] = "all"
     sleep["strategy"] = draw(st.sampled_from(BLIND if blind else STRATEGIES))
     sleep["context"] = recut
     if recut is None and sleep["criterion"] == "loss":
@@ -373,9 +376,11 @@ def test_padding_of_sleep_rows_is_neither_attended_nor_labelled(micro, data, obj
 
 def weights_and_more(run, state):
     known = state.candidates
-    arrays = [state.exposures_N, *vars(known).values(), state.buffer_k, state.frozen_U]
-    counters = (state.cycle, state.phase, state.row, state.step, state.words_seen, state.short_buffers, state.over)
-    return [run.network.flat.detach().numpy().tobytes(), *(array.tobytes() for array in arrays), counters]
+    arrays = [state.exposures_N, *vars(known).values(), state.buffer_k, state.exposed_k, state.measured_F, state.frozen_U]
+    counters = (state.cycle, state.phase, state.row, state.step, state.words_seen, state.carried, state.short_buffers, state.over)
+    moved = [each for part in moments(run.optimizer) for each in (part.mean, part.square)]
+    tensors = [run.network.flat.detach(), state.importance_P, *moved]
+    return [*(tensor.numpy().tobytes() for tensor in tensors), *(array.tobytes() for array in arrays), state.importance_rows, counters]
 
 
 @st.composite

@@ -172,3 +172,33 @@ def test_dropout_draws_from_its_own_stream_and_probing_moves_nothing(micro, corp
         torch.rand(3)
         probe.loss(run.network)
     assert digest(run, state) == digest(calm, calm_state)
+
+
+def trained(config, corpus):
+    run, state = start(config, corpus)
+    list(advance(run, state, config.budget_words))
+    return run, state
+
+
+def test_nothing_shrinks_when_the_budget_holds_no_row_of_another_wake(micro, corpus):
+    fields = {"sleep__folds": 5, "sleep__homeostasis": {"importance": "magnitude", "shrink": 0.5}, "sleep__length": {"ratio": 1}}
+    run, state = start(micro("sh_off", budget=4000, **fields), corpus)
+    ends = next(record.words_seen for record in advance(run, state, 4000) if state.phase == "sleep" and state.row == state.sleep_rows)
+    norms = [float(trained(micro("sh_off", budget=words, **fields), corpus)[0].network.flat.detach().norm()) for words in (ends, ends + 1)]
+    assert norms[1] == pytest.approx(norms[0], rel=0.01)
+
+
+def test_a_wake_that_the_budget_cuts_carries_nothing_over(micro, corpus):
+    config = micro("weighted_replay", budget=4000, sleep__folds=5, sleep__length={"ratio": 1})
+    run, state = start(config, corpus)
+    carried = [state.carried for _ in advance(run, state, 4000) if state.phase == "wake"]
+    assert len(carried) > 10
+    assert set(carried) == {0}
+
+
+def test_a_gain_that_is_not_finite_ends_the_run_as_diverged(micro, corpus):
+    run, state = start(micro("utility", budget=4000, sleep__folds=5, sleep__criterion="gain", optimizer__learning_rate=1e12), corpus)
+    with np.errstate(all="ignore"):
+        list(advance(run, state, 4000))
+    assert state.diverged
+    assert np.isfinite(state.measured_F).all()

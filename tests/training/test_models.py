@@ -288,14 +288,12 @@ def test_the_registrys_sizes_give_the_published_numbers_of_parameters(name, mill
     assert round(count / 1e6, 1) == millions
 
 
-def test_a_models_name_alone_takes_the_registrys_sizes_and_a_profiles_sizes_win():
+def test_a_model_that_is_named_takes_the_registrys_sizes():
     from sleep_tune.config import load_config
     from sleep_tune.presets import combine, set_field
 
-    tiny = set_field(set_field(combine(["tiny"]), "model.name", "gpt2"), "objective", "clm")
-    config = load_config(tiny)
-    assert (config.model.layers, config.model.heads, config.model.width, config.model.ffn) == (2, 4, 64, 256)
-    config = load_config({**tiny, "model": {"name": "gpt2"}})
+    named = set_field(set_field(combine(["tiny"]), "model.name", "gpt2"), "objective", "clm")
+    config = load_config(named)
     assert (config.model.layers, config.model.width, config.model.positions, config.model.dropout) == (12, 768, 1024, 0.1)
     with pytest.raises(UserError, match=r"objective = mlm: model.name = gpt2 is trained by clm \(for mlm: roberta_pln"):
-        load_config({**tiny, "objective": "mlm"})
+        load_config({**named, "objective": "mlm"})
