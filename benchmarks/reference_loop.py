@@ -1,6 +1,6 @@
-"""A plain training loop, frozen: what one writes with transformers' own modules, the whole head, fp32, fused AdamW. Others are timed against it.
+"""A plain training loop, frozen: what one writes with transformers' own modules, the whole head, fp32, fused AdamW.
 
-It is given the batches, masked, so that what is compared is the step. Do not make it faster.
+Others are timed against it. It is given the batches, masked, so that what is compared is the step. Do not make it faster.
 """
 
 import torch

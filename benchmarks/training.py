@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,8 @@ def trainer(config: Config, store: Synthetic, steps: int) -> Callable[[], int]:
     logging.set_verbosity_error()
     names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *(f"t{i}" for i in range(N_SPECIAL, store.vocab_size))]
     vocabulary = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="<unk>"))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=vocabulary, bos_token="<s>", pad_token="<pad>", eos_token="</s>", mask_token="<mask>")
+    special = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "mask_token": "<mask>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=vocabulary, **special)
     rows = store.tokens.reshape(store.samples, store.row_length).astype(np.int64)
     data = [{"input_ids": row} for row in rows]
     model = new_model(config.model, store.vocab_size, 0)
@@ -210,7 +212,7 @@ def sleep_overhead() -> float:
         asleep = config_of(name, "default", training__precision="bf16", sleep__folds=100, sleep__length={"ratio": 2})
         store = synthetic(100_000, epochs.data.row_length, epochs.tokenizer.vocab_size)
         works = {"epochs": Ours(epochs, store), "sleep": Ours(asleep, store)}
-        speeds = in_turn({key: lambda each=each: each.tokens(steps) for key, each in works.items()}, 3 * ROUNDS)  # type: ignore[misc]
+        speeds = in_turn({key: partial(each.tokens, steps) for key, each in works.items()}, 3 * ROUNDS)
         cost = 100 * (speeds["epochs"] / speeds["sleep"] - 1)
         print(f"{profile}: sleep {cost:+.1f} % of time a token ({works['sleep'].state.cycle} cycles)")
         worst = max(worst, cost)
@@ -247,7 +249,7 @@ def growth() -> float:
     for words in (1_000_000, 4_000_000, 16_000_000):
         config = config_of("tiny", "weighted_replay", data__rows="packed", data__row_length=64, training__precision="fp32", sleep__folds=2000)
         works[f"{words:,}"] = Ours(config, synthetic(words, 64, 512))
-    speeds = in_turn({key: lambda each=each: each.tokens(150) for key, each in works.items()}, 2 * ROUNDS)  # type: ignore[misc]
+    speeds = in_turn({key: partial(each.tokens, 150) for key, each in works.items()}, 2 * ROUNDS)
     print("tokens/s by words of the corpus: " + ", ".join(f"{key}: {value:,.0f}" for key, value in speeds.items()))
     first, *_, last = speeds.values()
     return 100 * (first / last - 1)

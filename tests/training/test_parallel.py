@@ -49,7 +49,7 @@ CASES = {
             "sleep__freezing": {"choice": "causal", "warmup": 0.0},
         },
     ),
-    "left_to_right": ("epochs", {"model__name": "gpt2_tiny", "objective": "clm", "optimizer__weight_decay": 0.01}),
+    "left_to_right": ("epochs", {"model__name": "gpt2_tiny", "objective": "clm", "model__dropout": 0.0, "optimizer__weight_decay": 0.01}),
 }
 
 
