@@ -247,7 +247,9 @@ def growth() -> float:
     torch.set_num_threads(1)
     works = {}
     for words in (1_000_000, 4_000_000, 16_000_000):
-        config = config_of("tiny", "weighted_replay", data__rows="packed", data__row_length=64, training__precision="fp32", sleep__folds=2000)
+        config = config_of(
+            "tiny", "weighted_replay", data__rows="packed", data__row_length=64, training__precision="fp32", sleep__folds=2000
+        )
         works[f"{words:,}"] = Ours(config, synthetic(words, 64, 512))
     speeds = in_turn({key: partial(each.tokens, 150) for key, each in works.items()}, 2 * ROUNDS)
     print("tokens/s by words of the corpus: " + ", ".join(f"{key}: {value:,.0f}" for key, value in speeds.items()))
