@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from sleep_tune.choices import parameter_model
+from sleep_tune.choices import resolved
 from sleep_tune.config import Config
 from sleep_tune.sleep.candidates import Candidates
 from sleep_tune.sleep.context import Corpus, sleep_stream
@@ -88,16 +88,12 @@ class Run:
         self.folds = cut_folds(store.samples, self.sleep, store.domain_N, config.seed)
         self.matched = None if matched is None else MatchedRows(matched, store.words_N, config.seed)
         self.measures = measures(self.sleep.criterion.name) if self.sleeps else ()
-        self.criterion_parameters = self._criterion_parameters()
+        self.criterion_parameters = resolved(self.sleep.criterion, CRITERIA)
         self.network = new_network(config.model, store.vocab_size, config.seed, config.training, device)
         self.optimizer = new_optimizer(self.network, config.optimizer)
         self.on_cycle: Callable[[State], None] | None = None  # told of each cycle when its sleep is over, before anything changes at waking
         self.team: Team | None = None  # the workers that train this run together, set before its first step; None: this process alone
         self._kept: dict[str, tuple[Any, Any]] = {}
-
-    def _criterion_parameters(self) -> dict[str, Any]:
-        choice = self.sleep.criterion
-        return parameter_model(CRITERIA[choice.name]).model_validate(choice.parameters).model_dump()
 
     def new_state(self) -> State:
         samples = self.store.samples
