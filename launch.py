@@ -19,6 +19,7 @@ def parser() -> OneLineParser:
     add("--resume", metavar="DIR", help="go on with the study in runs/STUDY as it is")
     add("--list", action="store_true", help="show spaces, presets, strategies, models and tasks")
     add("--dry-run", action="store_true", help="show the plan and its cost, start nothing")
+    add("--calibrate", action="store_true", help="try the trials for some seconds first, so that the plan can tell the time")
     add("--profile", metavar="P", help="another profile than the space's: tiny, pilot, strict-small, strict")
     add("--data", metavar="DIR|hub:ID", help="text to train on, in BabyLM's layout")
     add("--evaluation-data", metavar="DIR|ZIP", help="BabyLM's evaluation_data (default: beside the data directory)")
@@ -54,13 +55,20 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def study(request: "Request") -> int:
     """Check everything, show the plan, and run it unless only the plan was asked for. Returns the exit code."""
     from sleep_tune.machine import machine
+    from sleep_tune.study.calibration import calibrate
     from sleep_tune.study.material import fits, found, prepared, read_items
     from sleep_tune.study.plan import plan
     from sleep_tune.study.preflight import settle
     from sleep_tune.study.request import ask, run_options
 
     options = run_options(request)
+    if request.calibrate and options.address is not None:
+        raise UserError(f"--calibrate: not with --address = {request.address}: it tries this machine")
     ready = settle(*ask(request), options, machine())
+    if request.calibrate:
+        corpus = prepared(ready.study, say=lambda line: print(line, flush=True))
+        for line in calibrate(ready.study, corpus, ready.options.concurrent or 1):
+            print(line, flush=True)
     if request.dry_run:
         corpus = found(ready.study)
         print(plan(ready, corpus, machine(), fits(ready.study, corpus) if corpus else []))

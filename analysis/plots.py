@@ -73,7 +73,9 @@ def title(figure: Figure, study: StudyTables) -> None:
 
 
 def named(study: StudyTables, configuration: str) -> str:
-    return f"{study.outcome.entries[configuration].schedule}{' (baseline)' if study.outcome.is_baseline(configuration) else ''}"
+    outcome = study.outcome
+    mark = " (baseline)" if outcome.is_baseline(configuration) and not outcome.is_control(configuration) else ""
+    return f"{outcome.entries[configuration].schedule}{mark}"
 
 
 def _legend_of_seeds(axes: Axes, baseline: bool) -> None:

@@ -39,6 +39,11 @@ def parameters_of(model: type[BaseModel]) -> str:
     return "{" + ", ".join(f"{field}: …" for field in model.model_fields) + "}" if model.model_fields else "no parameters"
 
 
+def resolved(choice: Choice, table: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
+    """All parameters of a choice from `table`, those left out with the function's defaults."""
+    return parameter_model(table[choice.name]).model_validate(choice.parameters).model_dump()
+
+
 def choice_from(table: Mapping[str, Callable[..., Any]]) -> BeforeValidator:
     """Reads `name` or `{name: {parameter: value}}` as a `Choice` whose parameters suit the function of that name."""
 

@@ -325,15 +325,30 @@ class Evaluation(Frozen):
 
 
 class Checkpoint(Frozen):
+    """When a trial's state is saved: at milestones, and every `every_s` seconds between them (null: not), as the cost allows: 5 %."""
+
     keep: PositiveInt = 2
+    every_s: Positive | None = 600.0
     milestone_models: bool = False
 
 
 class Resources(Frozen):
-    """What one trial is given."""
+    """What one trial is given. Its workers, a process each, share it: each trains on its part of every batch, on a GPU of its own."""
 
     cpus: Positive = 1.0
     gpus: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    workers: PositiveInt = 1
+
+    @property
+    def threads(self) -> int:
+        """Of each worker."""
+        return max(1, int(self.cpus / self.workers))
+
+    @model_validator(mode="after")
+    def _a_gpu_for_each_worker(self) -> "Resources":
+        if self.workers > 1 and self.gpus not in (0, self.workers):
+            raise broken("resources.workers", self.workers, f"needs resources.gpus = 0 or {self.workers}, not {self.gpus:g}")
+        return self
 
 
 class Tracking(Frozen):
@@ -373,6 +388,8 @@ class Config(Frozen):
         if layers is not None and layers > self.model.layers:
             name = self.sleep.criterion.name if self.sleep is not None else ""
             raise broken(f"sleep.criterion.{name}.layers", layers, f"must be <= model.layers = {self.model.layers}")
+        if self.resources.workers > self.training.batch_rows:
+            raise broken("resources.workers", self.resources.workers, f"must be <= training.batch_rows = {self.training.batch_rows}")
         usable = self.model.positions - MODELS[self.model.name].reserved_positions
         if self.data.row_length > usable:
             raise broken(

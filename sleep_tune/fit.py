@@ -1,8 +1,9 @@
 """The second gate: does a config fit its corpus? What cannot run is refused, what is unwise is said."""
 
+from sleep_tune.choices import resolved
 from sleep_tune.config import Config, Ratio, Sleep
 from sleep_tune.errors import UserError
-from sleep_tune.sleep.criteria import measures
+from sleep_tune.sleep.criteria import CRITERIA, measures
 from sleep_tune.sleep.schedule import CorpusSize, outlook
 from sleep_tune.sleep.strategies import IGNORE_SCORES
 from sleep_tune.words import show_words
@@ -37,7 +38,7 @@ def _check_need(config: Config, sleep: Sleep, size: CorpusSize) -> None:
     """Every sample has k others in its fold to be near to. Raises UserError."""
     if "need" not in measures(sleep.criterion.name):
         return
-    k = sleep.criterion.parameters.get("k", 50)
+    k = resolved(sleep.criterion, CRITERIA)["k"]
     smallest = size.samples // sleep.folds
     if sleep.max_wake_steps is not None:
         smallest = min(smallest, sleep.max_wake_steps * config.training.batch_rows)

@@ -1,6 +1,7 @@
 """Scores of a trial's live model: which tasks, on which items, at which milestones, by the same code that scores any model."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -39,7 +40,8 @@ class Scorer:
     def __init__(self, config: Config, prepared: Prepared):
         self.evaluation, self.prepared, self.backend = config.evaluation, prepared, BACKENDS[config.objective]
 
-    def _plans(self, tasks: tuple[str, ...], items_per_uid: int | None) -> list[Plan]:
+    def plans(self, tasks: tuple[str, ...], items_per_uid: int | None) -> list[Plan]:
+        """What scoring `tasks` takes, made once per process: the embedded pairs, and the official tasks there is data for."""
         tokenizer, data = self.prepared.tokenizer_file, self.evaluation.data
         asked = (items_per_uid, self.evaluation.rules, self.backend)
         plans = []
@@ -55,7 +57,7 @@ class Scorer:
     ) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Scores by task and rows of the table of scores at `milestone`, and the file `items`; none where the time share is used up."""
         way = self.evaluation.milestones
-        plans = self._plans(way.tasks, way.items_per_uid) if way.tasks else []
+        plans = self.plans(way.tasks, way.items_per_uid) if way.tasks else []
         cost = sum(len(bucket.row_sequence_R) * bucket.length for plan in plans for bucket in plan.buckets)
         if not plans or milestone not in scored_milestones(milestones, tokens_per_word, cost, self.evaluation.share):
             return {}, []
@@ -69,12 +71,28 @@ class Scorer:
     ) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Final scores by task and rows; predictions and reports in the official layout, and the items, under `directory`."""
         results: list[Result] = []
-        for plan in self._plans(self.evaluation.final.tasks, self.evaluation.final.items_per_uid):
+        for plan in self.plans(self.evaluation.final.tasks, self.evaluation.final.items_per_uid):
             for result in score_plan(model, plan, on_progress):
                 write_results(result, directory, "model")
                 results.append(result)
         write_items(directory / ITEMS, results)
         return _scores([row for result in results for row in result.rows])
+
+
+def dev_row(loss: float, words: int, backend: str) -> dict[str, Any]:
+    """The row of `dev_loss` in the table of scores, over `words` words; a broken network's loss is missing, not a number."""
+    broken = not math.isfinite(loss)
+    row = {
+        "task": "dev_loss",
+        "uid": "dev",
+        "n": words,
+        "score": None if broken else loss,
+        "unit": "nats",
+        "stderr": None,
+        "ties": 0,
+        "nans": int(broken),
+    }
+    return {**row, "rules": "honest", "backend": backend}
 
 
 def _scores(rows: list[ScoreRow]) -> tuple[dict[str, float], list[dict[str, Any]]]:

@@ -4,6 +4,7 @@ The same command goes on where an earlier one was killed or interrupted.
 """
 
 import argparse
+import functools
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sleep_tune.data.token_store import Prepared
     from sleep_tune.study.spec import Study
     from sleep_tune.training.loop import StepRecord
+    from sleep_tune.training.parallel import Team
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -31,6 +33,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", metavar="DIR|hub:ID", help="text to train on, in BabyLM's layout")
     parser.add_argument("--evaluation-data", metavar="DIR|ZIP", help="BabyLM's evaluation_data (default: beside the data directory)")
     parser.add_argument("--budget", metavar="WORDS", help="words seen, wake and sleep: 200000, 200k, 5M")
+    parser.add_argument("--workers", metavar="N", help="processes that train it together, each on its part of every batch (default 1)")
     parser.add_argument("--out", required=True, metavar="DIR", help="where the run is written")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="--out again; it has to be there (the same command goes on by itself)")
     return parser.parse_args(arguments)
@@ -44,7 +47,8 @@ def one_trial(options: argparse.Namespace) -> "Study":
 
     if not options.preset:
         raise UserError("--preset P: name a profile, such as --preset tiny, and a schedule beside it if you like")
-    fields = dict(given_fields(Request(set=options.set, data=options.data, evaluation_data=options.evaluation_data, budget=options.budget)))
+    sets = [*options.set, *([f"resources.workers={options.workers}"] if options.workers is not None else [])]
+    fields = dict(given_fields(Request(set=sets, data=options.data, evaluation_data=options.evaluation_data, budget=options.budget)))
     seed = fields.pop("seed", 0)
     return check(Study("run", "", load_spec({"base": options.preset, "set": fields, "seeds": [seed]})))
 
@@ -108,34 +112,42 @@ def main(arguments: list[str] | None = None) -> int:
     for line in [*notes, *fits(study, corpus)]:
         print(f"note: {line}", flush=True)
     check_match(study.first, corpus, options.out)
-    return run(study, corpus, options)
-
-
-def run(study: "Study", corpus: object, options: argparse.Namespace) -> int:
-    """Train the one trial of `study` to its end, with progress in the terminal."""
     import torch
 
+    from sleep_tune.training.parallel import WorkerLost
+    from sleep_tune.workers import LocalWorkers
+
+    torch.set_num_threads(study.first.resources.threads)
+    with LocalWorkers(study.first, corpus.directory) as others:
+        try:
+            return run(study, corpus, options, others.team)
+        except WorkerLost as error:
+            raise RunError(f"{options.out}: {others.why()}") from error
+
+
+def run(study: "Study", corpus: object, options: argparse.Namespace, team: "Team | None" = None) -> int:
+    """Train the one trial of `study` to its end, with progress in the terminal."""
     from sleep_tune.study.labels import headline
     from sleep_tune.study.run_progress import RunProgress
     from sleep_tune.trial import Trial
     from sleep_tune.words import show_words
 
     config = study.first
-    torch.set_num_threads(max(1, int(config.resources.cpus)))
-    trial = Trial(config, corpus, options.out, study.milestones(), say=lambda line: print(line, flush=True))  # type: ignore[arg-type]
+    say = functools.partial(print, flush=True)
+    trial = Trial(config, corpus, options.out, study.milestones(), say=say, team=team)  # type: ignore[arg-type]
     if options.resume is not None or trial.words_seen:
         at = f"from {show_words(trial.words_seen)} words" if trial.words_seen else "no finished checkpoint yet: starting at 0"
         print(f"resuming {options.out}: {at}", flush=True)
     print(f"{headline(config)}: {show_words(config.budget_words)} words seen, seed {config.seed}", flush=True)
     with interrupts() as interrupted:
-        with RunProgress(config.budget_words, sleeps=config.sleep is not None) as progress:
+        with RunProgress(config.budget_words, config.sleep is not None, trial.meters.brief) as progress:
 
             def on_step(record: "StepRecord") -> bool:
                 progress.step(record)
                 return bool(interrupted)
 
             while trial.next_milestone() is not None:
-                if trial.advance(on_step) is None:
+                if trial.advance(on_step, wait=False) is None:
                     return interrupted_at(trial.words_seen, options)
 
         def on_progress(done: int, total: int) -> None:
@@ -147,6 +159,7 @@ def run(study: "Study", corpus: object, options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             return interrupted_at(trial.words_seen, options)
     print("final: " + ", ".join(f"{task} {score:.4g}" for task, score in scores.items()))
+    print(f"time: {trial.meters.summary()}")
     print(f"written: {options.out}/model, {options.out}/steps.jsonl, {options.out}/scores.jsonl, {options.out}/evaluation")
     if trial.state.diverged:
         raise RunError(
@@ -188,7 +201,7 @@ def resume_line(options: argparse.Namespace) -> str:
         words += ["--preset", preset]
     for item in options.set:
         words += ["--set", item]
-    for flag in ("data", "evaluation_data", "budget", "out"):
+    for flag in ("data", "evaluation_data", "budget", "workers", "out"):
         if (value := getattr(options, flag)) is not None:
             words += [f"--{flag.replace('_', '-')}", str(value)]
     return shlex.join(words)

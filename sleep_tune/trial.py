@@ -1,13 +1,12 @@
 """One trial on disk: opened or resumed, trained from milestone to milestone, scored, and its model written.
 
-A trial's directory is locked by whoever trains in it. Records and scores are appended and flushed before the checkpoint that covers them;
-what lies beyond the newest checkpoint is cut off when a trial is opened again, so that nothing is doubled.
+A trial's directory is locked by whoever trains in it. Records and scores are made durable before the checkpoint that covers them, and that
+before anyone is told of its milestone; what lies beyond the newest checkpoint is cut off when a trial is opened again: nothing is doubled.
 """
 
 import dataclasses
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -17,28 +16,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from sleep_tune.config import Config, trial_id
 from sleep_tune.data.token_store import Prepared, open_store
-from sleep_tune.disk import full_line, is_full
 from sleep_tune.errors import RunError
 from sleep_tune.evaluation.margins import milestone_file
 from sleep_tune.files import locked, write_atomic, write_text
 from sleep_tune.matching import read_match
 from sleep_tune.presets import write_yaml
-from sleep_tune.scoring import Scorer
+from sleep_tune.records import Appended
+from sleep_tune.scoring import Scorer, dev_row
 from sleep_tune.sleep.instruments import Cycle, cycle_row
 from sleep_tune.sleep.matched import MatchedPlan
 from sleep_tune.training import checkpoint
+from sleep_tune.training.checkpoint_writer import Writer
 from sleep_tune.training.loop import Run, State, StepRecord, advance
+from sleep_tune.training.meters import Meters, matmul_ceiling
 from sleep_tune.training.model_directory import save_model
+from sleep_tune.training.parallel import Team
 from sleep_tune.training.probe import DevProbe
 from sleep_tune.training.retention import Retention
+from sleep_tune.training.run import computing_device
+from sleep_tune.workers import open_together
 
 WORST_LOSS = 1e4  # nats: what a diverged trial reports, finite so that every scheduler can rank it
 OnStep = Callable[[StepRecord], bool | None]
-RECORDS = ("steps.jsonl", "cycles.jsonl", "scores.jsonl")
+RECORDS = ("steps.jsonl", "cycles.jsonl", "scores.jsonl", "meters.jsonl")
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,11 @@ class Trial:
         milestones: Sequence[int],
         attempt: int = 0,
         say: Callable[[str], None] = lambda line: None,
+        team: Team | None = None,
     ):
+        """`team`: the workers that train it together, this process the first of them; they wait for what is found here."""
         self.config, self.prepared, self.directory, self.attempt, self.say = config, prepared, directory, attempt, say
+        self.team, self._workers = team, 1 if team is None else team.size
         self.milestones, self.wall_s, self.loss = sorted(milestones), 0.0, math.nan
         self.reports: list[Report] = []
         self.identity = trial_id(config, prepared.corpus_digest)
@@ -76,9 +82,7 @@ class Trial:
             raise
 
     def _open(self) -> None:
-        config, self.device = self.config, torch.device("cuda" if self.config.resources.gpus and torch.cuda.is_available() else "cpu")
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic, read at its first call
-        torch.use_deterministic_algorithms(config.training.determinism == "strict")
+        config, self.device = self.config, computing_device(self.config)
         store = open_store(self.prepared.directory)
         self.domains = store.domains
         self.tokens_per_word = len(store.tokens) / max(1, store.words)
@@ -88,6 +92,7 @@ class Trial:
         if config.sleep is not None:
             self.run.on_cycle = self._note_cycle
             self.retention = Retention(config, store, self.run.folds, self.device)
+        self.meters = Meters(config, store.vocab_size, matmul_ceiling(self.device, config.training.precision, self._workers))
         self.probe = DevProbe(config, open_store(self.prepared.dev_directory), self.device)
         self.scorer = Scorer(config, self.prepared)
         self._refuse_older_attempts()
@@ -99,12 +104,20 @@ class Trial:
             self.state = loaded.state
             self.reports = [Report(**report) for report in loaded.extra["reports"]]
             self.wall_s, self.loss, sizes = (loaded.extra[name] for name in ("wall_s", "loss", "sizes"))
+            self.meters.take_up(loaded.extra["meters"])
+            if (before := loaded.extra.get("workers", 1)) != self._workers:
+                self.say(f"{before} workers before, {self._workers} now: equal within floating-point noise, not to the bit")
             if loaded.extra["matched"] != self._matched_digest():
                 raise RunError(f"{self.directory}: the trial that this is the control of was run anew: remove this one to begin again")
-        self._steps, self._cycles, self._scores = (Appended(self.directory / name, sizes[name]) for name in RECORDS)
+        self._records = [Appended(self.directory / name, sizes[name]) for name in RECORDS]
+        self._steps, self._cycles, self._scores, self._meters = self._records
+        self._writer = Writer(self.directory, self.identity, self.attempt, config.checkpoint.keep)
+        self._writer.reserve(self.run, self.state)
         if (final := self._final()) is not None:
             self._scores.add_all(final["rows"])
             self._scores.flush()
+        if self.team is not None:
+            open_together(self.team, self.run, self.state, self.matched)
 
     def _matched(self, samples: int) -> MatchedPlan | None:
         """What the control of another trial repeats; that trial's directory is beside this one's."""
@@ -142,30 +155,39 @@ class Trial:
         last = self.reports[-1].milestone if self.reports else 0
         return next((milestone for milestone in self.milestones if milestone > last), None)
 
-    def advance(self, on_step: OnStep | None = None) -> Report | None:
+    def advance(self, on_step: OnStep | None = None, wait: bool = True) -> Report | None:
         """Train to the next milestone, evaluate, checkpoint, and report; None where `on_step` asked to stop, the state saved right there.
 
+        The checkpoint is durable; without `wait` it may still be being written, and the report is to be kept to oneself until `settle`.
         Raises RunError where training is over already, or the disk is full.
         """
         milestone = self.next_milestone()
         if milestone is None:
             raise RunError(f"{self.directory}: training is over")
-        started = time.perf_counter()
+        started, every_s = time.perf_counter(), self.config.checkpoint.every_s
+        self.meters.begin()
         for record in advance(self.run, self.state, min(milestone, self.config.budget_words)):
+            self.meters.step(record)
             self._steps.add(dataclasses.asdict(record))
             self.loss = record.loss
-            if on_step is not None and on_step(record):
+            leaving = on_step is not None and on_step(record)
+            if leaving or self._writer.due(every_s):
                 self.wall_s += time.perf_counter() - started
-                self.save()
+                self.save(wait=bool(leaving))
+                started = time.perf_counter()
+            if leaving:
                 return None
         if milestone == self.milestones[-1] and (self.state.row or self.state.phase == "sleep"):
             self._note_cycle(self.state)  # the last one, which the budget cut
-        report = self._report(milestone)
+        with self.meters.part("evaluation"):
+            report = self._report(milestone)
         self.reports.append(report)
         if self.config.checkpoint.milestone_models:
-            self._save_model(self.directory / "milestones" / f"words_{milestone}", report.metrics)
+            with self.meters.part("checkpoint"):
+                self._save_model(self.directory / "milestones" / f"words_{milestone}", report.metrics)
         self.wall_s += time.perf_counter() - started
-        self.save()
+        self._meters.add(self.meters.row())
+        self.save(wait)
         return report
 
     def _note_cycle(self, state: State) -> None:
@@ -174,6 +196,8 @@ class Trial:
         if run.config.sleep is None or state.diverged:
             return
         wake_rows, sleep_rows = (run.wake_ids(state.cycle).size, state.row) if asleep else (state.row, 0)
+        with self.meters.part("evaluation"):
+            kept = self.retention.losses(run.network, state.cycle, wake_rows + sleep_rows)
         cycle = Cycle(
             state.cycle,
             state.step,
@@ -185,7 +209,7 @@ class Trial:
             state.carried,
             int(state.frozen_U.sum()),
             state.shrunk,
-            self.retention.losses(run.network, state.cycle, wake_rows + sleep_rows),
+            kept,
         )
         self._cycles.add(cycle_row(state.candidates, cycle, run.store.domain_N, self.domains, run.sleep))
 
@@ -210,23 +234,48 @@ class Trial:
         self._scores.add_all({"words_seen": self.state.words_seen, "final": False, **row} for row in rows)
         return Report(milestone, self.state.words_seen, metrics, diverged)
 
-    def save(self) -> None:
-        """Checkpoint at this step: records first, then the state that covers them."""
-        self._refuse_older_attempts()
-        sizes = dict(zip(RECORDS, (records.flush() for records in (self._steps, self._cycles, self._scores)), strict=True))
-        reports = [dataclasses.asdict(report) for report in self.reports]
-        extra = {"reports": reports, "wall_s": self.wall_s, "loss": self.loss, "sizes": sizes, "matched": self._matched_digest()}
-        checkpoint.save(self.directory, self.run, self.state, extra, self.identity, self.attempt, self.config.checkpoint.keep)
+    def save(self, wait: bool = True) -> None:
+        """Checkpoint at this step: records first, then the state that covers them; without `wait` both are written while training goes on.
+
+        Raises what kept the one before from being written: RunError where the disk is full.
+        """
+        with self.meters.part("checkpoint"):
+            self._refuse_older_attempts()
+            self.settle()
+            taken = [records.take() for records in self._records]
+            extra = {
+                "reports": [dataclasses.asdict(report) for report in self.reports],
+                "wall_s": self.wall_s,
+                "loss": self.loss,
+                "sizes": dict(zip(RECORDS, (size for _, size in taken), strict=True)),
+                "matched": self._matched_digest(),
+                "workers": self._workers,
+                "meters": self.meters.row(),
+            }
+
+            def before() -> None:
+                for records, (data, _) in zip(self._records, taken, strict=True):
+                    records.append(data)
+
+            self._writer.save(self.run, self.state, extra, before)
+            if wait:
+                self.settle()
+
+    def settle(self) -> None:
+        """Wait until what was saved is durable. Raises what kept it from being so."""
+        self.meters.writing_s += self._writer.settle()
 
     def finish(self, on_progress: Callable[[int, int], None] | None = None) -> dict[str, float]:
         """Final scores by task, the model directory and the exposure counts; what is there from before is taken as it is."""
         if (final := self._final()) is not None:
             return dict(final["tasks"])
+        self.settle()
         write_atomic(self.directory / "exposures.npy", lambda file: np.save(file, self.state.exposures_N))
         last = dict(self.reports[-1].metrics) if self.reports else {}
         self._save_model(self.directory / "model", last)
-        tasks, rows = self.scorer.at_the_end(self.run.network.model, self.directory / "evaluation", on_progress)
-        dev_loss = self.probe.loss(self.run.network)
+        with self.meters.part("evaluation"):
+            tasks, rows = self.scorer.at_the_end(self.run.network.model, self.directory / "evaluation", on_progress)
+            dev_loss = self.probe.loss(self.run.network)
         tasks["dev_loss"] = dev_loss if math.isfinite(dev_loss) else WORST_LOSS
         rows = [dev_row(dev_loss, self.probe.words, self.scorer.backend), *rows]
         table = [{"words_seen": self.state.words_seen, "final": True, **row} for row in rows]
@@ -235,70 +284,22 @@ class Trial:
         final = {"words_seen": self.state.words_seen, "evaluation": self.config.evaluation.model_dump(mode="json")}
         diverged = bool(self.reports) and self.reports[-1].diverged
         final |= {"wall_s": self.wall_s, "short_buffers": self.state.short_buffers, "diverged": diverged, "tasks": tasks, "rows": table}
+        final["meters"] = self.meters.row()
         write_text(self.directory / "final.json", json.dumps(final, indent=1) + "\n")
         return tasks
 
     def close(self) -> None:
-        """Let go of files and lock; unsaved steps are lost."""
+        """Let go of files and lock; what was saved is durable, unsaved steps are lost. Raises what kept the last checkpoint from it."""
         self.run.on_cycle = None  # it led back here: weights and moments would stay until the collector finds the ring
         with self._held:
-            for records in (self._steps, self._cycles, self._scores):
-                records.close()
+            try:
+                self.settle()
+            finally:
+                for records in self._records:
+                    records.close()
 
 
 def remove_leftovers(directory: Path) -> None:
     """Temporary files of a writer that was killed; only whoever holds the directory's lock may do this."""
     for path in directory.glob(".*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def dev_row(loss: float, words: int, backend: str) -> dict[str, Any]:
-    """The row of `dev_loss` in the table of scores, over `words` words; a broken network's loss is missing, not a number."""
-    broken = not math.isfinite(loss)
-    row = {
-        "task": "dev_loss",
-        "uid": "dev",
-        "n": words,
-        "score": None if broken else loss,
-        "unit": "nats",
-        "stderr": None,
-        "ties": 0,
-        "nans": int(broken),
-    }
-    return {**row, "rules": "honest", "backend": backend}
-
-
-class Appended:
-    """A file of JSON lines that is appended to and made durable at checkpoints; what lies beyond the last is cut off at opening."""
-
-    def __init__(self, path: Path, size: int):
-        self._path, self._file = path, path.open("ab", buffering=0)  # nothing is left to fail when it is closed
-        self._file.truncate(size)
-        self._flushed, self._lines = size, []  # type: ignore[var-annotated]
-
-    def add(self, row: dict[str, Any]) -> None:
-        self._lines.append(json.dumps(row))
-
-    def add_all(self, rows: Any) -> None:
-        for row in rows:
-            self.add(row)
-
-    def flush(self) -> int:
-        """Write and fsync what was added; the file's size."""
-        if self._lines:
-            data = ("\n".join(self._lines) + "\n").encode()
-            try:
-                written = 0
-                while written < len(data):
-                    written += self._file.write(data[written:])
-                os.fsync(self._file.fileno())
-            except OSError as error:
-                if not is_full(error, self._path):
-                    raise
-                raise RunError(full_line(self._path, len(data))) from error
-            self._flushed += len(data)
-            self._lines = []
-        return self._flushed
-
-    def close(self) -> None:
-        self._file.close()

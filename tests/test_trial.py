@@ -1,6 +1,7 @@
 """A trial's directory: what is in it, and that opening it again goes on exactly where its newest checkpoint is."""
 
 import gc
+import itertools
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from sleep_tune.errors import RunError
 from sleep_tune.presets import combine, set_field
 from sleep_tune.scoring import scored_milestones
 from sleep_tune.study.material import recipe
+from sleep_tune.training.meters import PARTS
 from sleep_tune.trial import WORST_LOSS, Trial
 
 MILESTONES = [500, 1000, 2000, 3000]
@@ -242,6 +244,54 @@ def test_a_worker_whose_trial_was_taken_over_publishes_no_more(corpus: Prepared,
         trial.advance()
     trial.close()
     assert sorted(path.name for path in tmp_path.glob("checkpoint_*")) == before
+
+
+def test_a_report_is_told_when_its_checkpoint_is_durable(corpus: Prepared, tmp_path: Path) -> None:
+    trial = Trial(config(), corpus, tmp_path, MILESTONES)
+    for wait in (True, False, True):
+        trial.advance(wait=wait)
+        if not wait:
+            trial.settle()
+        assert sorted(tmp_path.glob("checkpoint_*"))[-1].name == f"checkpoint_{trial.state.step:09d}"
+        assert lines(tmp_path / "steps.jsonl")[-1]["step"] == trial.state.step
+    trial.close()
+
+
+def test_a_trial_killed_between_milestones_goes_on_from_a_checkpoint_by_the_clock(calm: Path, corpus: Prepared, tmp_path: Path) -> None:
+    asked = config(checkpoint__every_s=1e-3)
+    trial = Trial(asked, corpus, tmp_path, MILESTONES[-1:])
+
+    def slowly(record: object) -> bool:
+        time.sleep(0.02)
+        if len(list(tmp_path.glob("checkpoint_*"))) >= 2:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        trial.advance(slowly)
+    trial.close()
+    again = Trial(asked, corpus, tmp_path, MILESTONES)
+    assert not again.reports
+    assert again.state.step > 0
+    run_to_the_end(again)
+    assert results(tmp_path)[:3] == results(calm)[:3]
+
+
+def test_instruments_count_over_all_processes_of_a_trial(corpus: Prepared, tmp_path: Path) -> None:
+    while (trial := Trial(config(), corpus, tmp_path, MILESTONES)).next_milestone() is not None:
+        trial.advance()
+        trial.close()
+    trial.finish()
+    trial.close()
+    rows, steps = lines(tmp_path / "meters.jsonl"), lines(tmp_path / "steps.jsonl")
+    assert [row["words_seen"] for row in rows] == [report.words_seen for report in trial.reports]
+    assert all(one[f"{part}_s"] <= other[f"{part}_s"] for one, other in itertools.pairwise(rows) for part in PARTS)
+    final = json.loads((tmp_path / "final.json").read_text())["meters"]
+    assert (final["tokens"], final["steps"]) == (sum(row["tokens"] for row in steps), len(steps))
+    assert final["wake_s"] + final["sleep_s"] >= 0.9 * sum(row["wall_s"] for row in steps)
+    assert final["evaluation_s"] >= rows[-1]["evaluation_s"] > 0
+    assert 0 < final["utilisation"] < 1.5
+    assert final["peak_bytes"] > 100 << 20
 
 
 @pytest.mark.parametrize("schedule", [{}, {"sleep.homeostasis": {"importance": "fisher"}, "sleep.criterion": {"utility": {"k": 5}}}])

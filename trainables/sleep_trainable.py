@@ -18,6 +18,7 @@ from sleep_tune.study.tracking import Tracker
 from sleep_tune.trial import WORST_LOSS, Report, Trial
 from trainables.assignment import METRIC, Assignment, assigned, stop_raised, told_to_leave
 from trainables.progress import Progress
+from trainables.workers import Workers, bundles
 
 
 class Leaving(Exception):
@@ -30,12 +31,12 @@ class SleepTrainable(Trainable):
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
         """What the trial's config asks for."""
-        resources = assigned(config).config.resources
-        return PlacementGroupFactory([{"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.gpus else {})}])
+        return PlacementGroupFactory(bundles(assigned(config).config.resources))
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take the assignment. The trial is opened in the first step, where an error is retried."""
         self._trial: Trial | None = None
+        self._workers: Workers | None = None
         self._assign(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -60,7 +61,8 @@ class SleepTrainable(Trainable):
             return {**result, "notes": "; ".join(self._notes)} if self._notes else result
         except Leaving:
             return self._left({})
-        except Exception as error:
+        except Exception as raised:
+            error = self._workers.cause(raised) if self._workers is not None else raised
             if is_full(error, self._told.directory):
                 return self._left({"halt": full_line(self._told.directory)})
             if isinstance(error, UserError):
@@ -69,8 +71,10 @@ class SleepTrainable(Trainable):
                 return self._left({"failed": line})
             self._close()  # the lock is free for the worker that tries again
             with suppress(OSError):
-                (self._told.directory / "error.txt").write_text(traceback.format_exc())
-            raise
+                (self._told.directory / "error.txt").write_text("".join(traceback.format_exception(error)))
+            if error is raised:
+                raise
+            raise error from raised
 
     def _next(self) -> dict[str, Any]:
         if told_to_leave(self._told):
@@ -87,8 +91,10 @@ class SleepTrainable(Trainable):
 
     def _open(self) -> Trial:
         told = self._told
-        set_threads(told.config.resources.cpus)
-        self._trial = trial = Trial(told.config, told.prepared, told.directory, told.milestones, told.attempt, self._notes.append)
+        set_threads(told.config.resources.threads)
+        self._workers = Workers(told) if told.config.resources.workers > 1 else None
+        team = None if self._workers is None else self._workers.meet()
+        self._trial = trial = Trial(told.config, told.prepared, told.directory, told.milestones, told.attempt, self._notes.append, team)
         self._tracker = Tracker(told.config, told.study, told.trial, told.directory)
         self._progress = Progress(told.directory, self._tracker.log, lambda: told_to_leave(told))
         return trial
@@ -113,7 +119,7 @@ class SleepTrainable(Trainable):
         measured = {
             "words_per_s": trial.words_seen / trial.wall_s if trial.wall_s else 0.0,
             "overhead_s": max(0.0, took_s - trial.wall_s),
-            "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 * trial.config.resources.workers,
         }
         said = {"milestone": last.milestone, "words_seen": trial.words_seen, "value": objective(last, self._told)}
         self._close()
@@ -136,9 +142,13 @@ class SleepTrainable(Trainable):
 
     def _close(self) -> None:
         if self._trial is not None:
-            self._trial.close()
+            trial, self._trial = self._trial, None
             self._tracker.close()
-            self._trial = None
+            with suppress(Exception):  # a checkpoint that was not told of, and the trial goes on from the one before
+                trial.close()
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
 
 
 def objective(report: Report, told: Assignment) -> float:
@@ -154,11 +164,11 @@ def objective(report: Report, told: Assignment) -> float:
     return report.metrics[told.metric]
 
 
-def set_threads(cpus: float) -> None:
-    """As many torch threads as cores were allocated, at least one; in a reused actor nothing else would change them."""
+def set_threads(threads: int) -> None:
+    """As many torch threads as the trial's cores give each worker; in a reused actor nothing else would change them."""
     import torch
 
-    torch.set_num_threads(max(1, int(cpus)))
+    torch.set_num_threads(threads)
 
 
 def out_of_memory(error: BaseException) -> str | None:

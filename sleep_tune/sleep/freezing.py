@@ -15,8 +15,7 @@ from numpy.random import Generator
 from torch import Tensor
 
 from sleep_tune.config import Freezing
-from sleep_tune.sleep.homeostasis import row_losses
-from sleep_tune.training.models import LinearMap, Network
+from sleep_tune.training.models import LinearMap, Network, row_losses
 from sleep_tune.training.objectives import LabelledRows
 from sleep_tune.training.optimizer import moments
 

@@ -10,12 +10,11 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.random import Generator
 from torch import Tensor
 
 from sleep_tune.config import Homeostasis
-from sleep_tune.training.models import Network
+from sleep_tune.training.models import Network, row_losses
 from sleep_tune.training.objectives import LabelledRows
 from sleep_tune.training.optimizer import moments
 
@@ -46,16 +45,6 @@ def mean_gradient(network: Network, batches: Iterable[LabelledRows]) -> Tensor:
         return grad_P / rows
     finally:
         grad_P.copy_(before_P)
-
-
-def row_losses(network: Network, rows: LabelledRows) -> Tensor:
-    """(B,) mean cross-entropy of each row's labelled tokens, with its graph, in evaluation mode; 0 where nothing is labelled."""
-    with network.precision():
-        logits_MV = network.logits_at(rows, training=False)
-    loss_M = F.cross_entropy(logits_MV.float(), rows.target_M, reduction="none")
-    batch = len(rows.tokens_BL)
-    count_B = torch.bincount(rows.row_M, minlength=batch).clamp_(min=1)
-    return torch.zeros(batch, device=loss_M.device).index_add(0, rows.row_M, loss_M) / count_B
 
 
 def importance(rule: Homeostasis, network: Network, fisher_P: Tensor | None, gradient_P: Tensor | None, generator: Generator) -> Tensor:

@@ -16,7 +16,9 @@ DRIVER_BYTES = 900 << 20  # driver 295 MB and Ray's own processes 385 MB (propor
 
 @dataclass(frozen=True)
 class Speed:
-    """What earlier trials of a shape took: training words a second, seconds beside it (set-up, scores), peak bytes; and how many ran."""
+    """What earlier trials of a shape took: training words a second, seconds beside it (set-up, scores), peak bytes; and how many ran
+    (0: measured in a few seconds of one).
+    """
 
     words_per_s: float
     overhead_s: float
@@ -26,8 +28,8 @@ class Speed:
 
 @dataclass(frozen=True)
 class Cost:
-    """Words of the whole study (at most, expected), trials at most, matched controls among them that are expected; seconds and bytes are
-    None where nothing like it was ever run here.
+    """Words of the whole study (at most, expected), trials at most, matched controls among them that are expected; seconds are None where
+    nothing like it was ever run here. trial_s: of a trial that uses its budget.
     """
 
     trials: int
@@ -36,7 +38,7 @@ class Cost:
     expected_words: int
     most_s: float | None
     expected_s: float | None
-    memory_bytes: int | None
+    trial_s: float | None
 
 
 def passing(points: float, reduction: float) -> float:
@@ -86,7 +88,7 @@ class Work:
 
 
 def cost(work: Work, concurrent: int, speed: Speed | None) -> Cost:
-    """The cost of `work`, `concurrent` trials at a time."""
+    """The cost of `work`, `concurrent` trials at a time; its memory is `memory_bytes`'s to say."""
     planned = work.points * work.seeds + work.always
     controls = round(work.seeds * completing(work.points, work.rungs, work.reduction)) if work.matched else 0
     trials = planned + (work.points * work.seeds if work.matched else 0)
@@ -100,8 +102,21 @@ def cost(work: Work, concurrent: int, speed: Speed | None) -> Cost:
         rounds = max(1, min(concurrent, trials))
         return STUDY_SECONDS + (words / speed.words_per_s + trials * speed.overhead_s) / rounds
 
-    memory = None if speed is None else DRIVER_BYTES + min(concurrent, max(1, trials)) * speed.rss_bytes
-    return Cost(trials, controls, most, expected, seconds(most, trials), seconds(expected, planned + controls), memory)
+    trial_s = None if speed is None else work.budget_words / speed.words_per_s + speed.overhead_s
+    return Cost(trials, controls, most, expected, seconds(most, trials), seconds(expected, planned + controls), trial_s)
+
+
+def memory_bytes(trials: int, concurrent: int, trial_bytes: int) -> int:
+    """The peak of a study on one machine, its driver and Ray included."""
+    return DRIVER_BYTES + min(concurrent, max(1, trials)) * trial_bytes
+
+
+def mean_speed(known: Sequence[tuple[Speed, int]]) -> Speed:
+    """What to expect of trials of several shapes, each so many times: mean times, the largest memory."""
+    of = sum(times for _, times in known)
+    word_s = sum(times / speed.words_per_s for speed, times in known) / of
+    overhead_s = sum(times * speed.overhead_s for speed, times in known) / of
+    return Speed(1 / word_s, overhead_s, max(speed.rss_bytes for speed, _ in known), min(speed.trials for speed, _ in known))
 
 
 def shape_key(config: Config) -> str:

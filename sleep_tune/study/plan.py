@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from sleep_tune.config import Config, Directory, Embedded
 from sleep_tune.fit import exposures
 from sleep_tune.machine import Machine
-from sleep_tune.study.calibration import read_calibration
+from sleep_tune.study.calibration import read_speed, trial_memory
 from sleep_tune.study.controls import planned_trials
-from sleep_tune.study.estimate import Cost, Work, cost, show_bytes, show_seconds
+from sleep_tune.study.estimate import Cost, Work, cost, memory_bytes, show_bytes, show_seconds
 from sleep_tune.study.ledger import FILE, State, read_ledger
 from sleep_tune.study.preflight import Ready
 from sleep_tune.study.searches import Grid, OptunaSearch, RandomSearch
 from sleep_tune.study.spec import Study
+from sleep_tune.training.sizes import Memory
 from sleep_tune.words import show_words
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _SETTLED = ("evaluation.data", "evaluation.milestones.tasks", "evaluation.final.
 def plan(ready: Ready, corpus: "Prepared | None", on: Machine, lines: Sequence[str]) -> str:
     """The whole plan. `lines` are the warnings about the trials."""
     study = ready.study
-    rows = [*_question(study), *_search(study), *_done(ready), *_work(study), *_material(study, corpus), *_machine(ready, on)]
+    rows = [*_question(study), *_search(study), *_done(ready), *_work(study), *_material(study, corpus), *_machine(ready, on, corpus)]
     warned = [f"  warning      {line}" for line in (*ready.notes, *lines)]
     title = f"{study.name}: {study.about or NO_QUESTION}"
     return "\n".join([title, *(f"  {name:<12} {text}" for name, text in rows), *warned])
@@ -108,7 +109,7 @@ def _material(study: Study, corpus: "Prepared | None") -> Iterator[tuple[str, st
     yield "model", f"{model.name}, {model.layers} layers of {model.width}, {config.objective}; {batches}"
 
 
-def _machine(ready: Ready, on: Machine) -> Iterator[tuple[str, str]]:
+def _machine(ready: Ready, on: Machine, corpus: "Prepared | None") -> Iterator[tuple[str, str]]:
     resources = ready.study.first.resources
     gpus = ", ".join(on.gpus) or "no GPU"
     yield "machine", f"{_count(on.cores, 'core')}, {show_bytes(on.memory_bytes)}, {gpus}"
@@ -116,27 +117,39 @@ def _machine(ready: Ready, on: Machine) -> Iterator[tuple[str, str]]:
     if ready.options.concurrent is None:
         yield "trials", f"{each} each, as many at a time as the cluster holds"
         yield "time", "uncalibrated (a cluster)"
+        yield "memory", f"about {_each(trial_memory(ready.study, corpus))}"
     else:
         yield "trials", f"{each} each, {ready.options.concurrent} at a time"
-        yield from _time(ready.study, ready.options.concurrent, on)
+        yield from _time(ready.study, ready.options.concurrent)
+        yield from _memory(ready.study, ready.options.concurrent, on, corpus)
     yield "results", f"{ready.directory}"
 
 
-def _time(study: Study, concurrent: int, on: Machine) -> Iterator[tuple[str, str]]:
+def _time(study: Study, concurrent: int) -> Iterator[tuple[str, str]]:
     total = estimated(study, study.first, concurrent)
-    if total.expected_s is None or total.most_s is None or total.memory_bytes is None:
-        yield "time", "uncalibrated: no trial like these has run on this machine yet"
+    if total.expected_s is None or total.most_s is None or total.trial_s is None:
+        yield "time", "uncalibrated: no trial like these has run on this machine yet (--calibrate takes some seconds)"
         return
     most = f", at most {show_seconds(total.most_s)}" if study.reduction is not None else ""
-    yield "time", f"about {show_seconds(total.expected_s)}{most}"
-    tight = "; MORE THAN THIS MACHINE HAS: lower --concurrent" if total.memory_bytes > on.memory_bytes else ""
-    yield "memory", f"about {show_bytes(total.memory_bytes)} at the peak{tight}"
+    whole = " that runs to its end" if study.reduction is not None else ""
+    yield "time", f"about {show_seconds(total.expected_s)}{most}; about {show_seconds(total.trial_s)} a trial{whole}"
+
+
+def _memory(study: Study, concurrent: int, on: Machine, corpus: "Prepared | None") -> Iterator[tuple[str, str]]:
+    each = trial_memory(study, corpus)
+    total = memory_bytes(estimated(study, None, 1).trials, concurrent, each.host)
+    tight = "; MORE THAN THIS MACHINE HAS: lower --concurrent" if total > on.memory_bytes else ""
+    yield "memory", f"about {show_bytes(total)} at the peak; about {_each(each)}{tight}"
+
+
+def _each(memory: Memory) -> str:
+    return f"{show_bytes(memory.host)} a trial" + (f", {show_bytes(memory.gpu)} on its GPU" if memory.gpu else "")
 
 
 def estimated(study: Study, config: Config | None, concurrent: int) -> Cost:
     """The study's cost; with a `config`, time and memory too, from what trials of its shape took here."""
     points, seeds = study.points_planned, len(study.spec.seeds)
-    speed = read_calibration(config) if config is not None else None
+    speed = read_speed(study) if config is not None else None
     work = Work(points, seeds, len(study.always()), study.budget_words, study.rungs(), study.reduction, study.spec.matched)
     return cost(work, concurrent, speed)
 

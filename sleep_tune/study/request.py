@@ -18,7 +18,8 @@ from sleep_tune.words import parse_words
 LONGEST_NAME = 100
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # What a resumed study may be given: how to run it, never what it is.
-_WITH_RESUME = ("resume", "evaluation_data", "cpus_per_trial", "gpus_per_trial", "concurrent", "address", "no_dashboard", "dry_run")
+_HOW = ("evaluation_data", "cpus_per_trial", "gpus_per_trial", "concurrent", "address", "no_dashboard", "dry_run", "calibrate")
+_WITH_RESUME = ("resume", *_HOW)
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Request:
     address: str | None = None
     no_dashboard: bool = False
     dry_run: bool = False
+    calibrate: bool = False
 
 
 def ask(request: Request) -> tuple[Study, Path]:

@@ -25,13 +25,18 @@ SPEED_WINDOW_S = 10.0
 class RunProgress:
     """Progress of one run, as a context manager; `step` is called after every optimizer step and costs about a microsecond.
 
-    sleeps: whether the run has a sleep at all; plain epochs show no phase.
+    sleeps: whether the run has a sleep at all; plain epochs show no phase. instruments: what more the line says of its speed.
     """
 
     def __init__(
-        self, budget_words: int, sleeps: bool = True, terminal: Terminal | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        budget_words: int,
+        sleeps: bool = True,
+        instruments: Callable[[], str] = str,
+        terminal: Terminal | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.budget_words, self.sleeps = budget_words, sleeps
+        self.budget_words, self.sleeps, self._instruments = budget_words, sleeps, instruments
         self.terminal = terminal or Terminal(file=sys.stdout, highlight=False)
         self._clock, self._due = clock, clock() + (REFRESH_EVERY_S if self.terminal.is_terminal else PLAIN_EVERY_S)
         self._live = Live(console=self.terminal, auto_refresh=False, transient=True) if self.terminal.is_terminal else None
@@ -90,5 +95,6 @@ class RunProgress:
         line.append(f"{show_words(record.words_seen)} of {show_words(self.budget_words)} words · loss {self._loss_sum / self._weight:.3f}")
         if speed:
             left = (self.budget_words - record.words_seen) / speed
-            line.append(f" · {speed:,.0f} words/s" + (f" · {duration(left)} left" if left >= 1 else ""))
+            told = self._instruments()
+            line.append(f" · {speed:,.0f} words/s" + (f" ({told})" if told else "") + (f" · {duration(left)} left" if left >= 1 else ""))
         return line

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sleep_tune.config import LossThreshold
 from sleep_tune.sleep import candidates as candidates_
@@ -94,15 +95,11 @@ def train(run: Run, state: State, rows: Rows) -> StepRecord | None:
     generator = stream(config.seed, "mask", state.step)
     batch = label_rows(rows, config, run.progress(state, words), run.store.vocab_size, generator, run.device)
     if config.model.dropout:
-        torch.manual_seed(torch_seed(config.seed, "dropout", state.step))
-    run.network.flat.grad.zero_()  # type: ignore[union-attr]
-    gradients = row_gradients(run, state, batch)
-    with gradients or nullcontext():
-        loss, loss_B = losses(run.network, batch, training=True)
-        if not math.isfinite(value := float(loss.detach())):
-            state.over = state.diverged = True
-            return None
-        loss.backward()
+        torch.manual_seed(torch_seed(config.seed, "dropout", state.step, *(() if run.team is None else run.team.dropout_stream())))
+    value, shown_B = descend(run, state, batch)
+    if not math.isfinite(value):
+        state.over = state.diverged = True
+        return None
     norm = clip(run.network.flat.grad, config.optimizer.clip)  # type: ignore[arg-type]
     lr = learning_rate(config.optimizer, state.words_seen, state.words_seen + words, config.budget_words)
     for group in run.optimizer.param_groups:
@@ -113,7 +110,7 @@ def train(run: Run, state: State, rows: Rows) -> StepRecord | None:
     run.optimizer.step()
     if held is not None:
         held.after_step()
-    measured_B = (gradients.gain_B() if gradients is not None and "gain" in run.measures else loss_B).cpu().numpy()
+    measured_B = shown_B.cpu().numpy()
     if not np.isfinite(measured_B).all():
         state.over = state.diverged = True
         return None
@@ -124,12 +121,36 @@ def train(run: Run, state: State, rows: Rows) -> StepRecord | None:
     )
 
 
-def row_gradients(run: Run, state: State, batch: LabelledRows) -> RowGradients | None:
+def descend(run: Run, state: State, batch: LabelledRows) -> tuple[float, Tensor]:
+    """(loss, gains or losses (B,) of the rows) of a batch, and its gradient in `flat.grad`; without where the loss is not finite."""
+    part = None if run.team is None else run.team.part(batch)
+    rows, grad_P = batch if part is None else part.rows, run.network.flat.grad
+    assert grad_P is not None
+    grad_P.zero_()
+    squares_P = None
+    if run.fisher_step(state):
+        squares_P = state.importance_P if part is None else torch.zeros_like(state.importance_P)
+    gradients = row_gradients(run, state, rows, squares_P)
+    with gradients or nullcontext():
+        loss, measured_B = losses(run.network, rows, training=True)
+        value = float(loss.detach())
+        if part is None and not math.isfinite(value):
+            return value, measured_B
+        loss.backward()
+    if gradients is not None and "gain" in run.measures:
+        measured_B = gradients.gain_B()
+    if run.team is not None and part is not None:
+        value, measured_B = run.team.join(part, value, measured_B, grad_P, squares_P)
+        if squares_P is not None:
+            state.importance_P += squares_P
+    return value, measured_B
+
+
+def row_gradients(run: Run, state: State, rows: LabelledRows, squares_P: Tensor | None) -> RowGradients | None:
     """What watches the gradient of every row of a wake; None where nobody asks for it."""
-    fisher = run.fisher_step(state)
-    if state.phase == "sleep" or not (fisher or "gain" in run.measures):
+    if state.phase == "sleep" or not (squares_P is not None or "gain" in run.measures):
         return None
-    return RowGradients(run.network, batch, "gain" in run.measures, state.importance_P if fisher else None)
+    return RowGradients(run.network, rows, "gain" in run.measures, squares_P)
 
 
 def note(run: Run, state: State, rows: Rows, measured_B: np.ndarray, loss: float) -> None:

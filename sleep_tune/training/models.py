@@ -220,11 +220,22 @@ def new_network(model: Model, vocab_size: int, seed: int, training: Training, de
 
 def losses(network: Network, rows: LabelledRows, training: bool) -> tuple[Tensor, Tensor]:
     """(loss, loss_B): mean cross-entropy in nats over the labelled tokens of the batch, and of each row (0 where nothing is labelled)."""
+    loss_M = _token_losses(network, rows, training)
+    return loss_M.sum() / max(1, len(loss_M)), _row_means(loss_M.detach(), rows)
+
+
+def row_losses(network: Network, rows: LabelledRows) -> Tensor:
+    """loss_B of `losses` with its graph, in evaluation mode."""
+    return _row_means(_token_losses(network, rows, training=False), rows)
+
+
+def _token_losses(network: Network, rows: LabelledRows, training: bool) -> Tensor:
     with network.precision():
         logits_MV = network.logits_at(rows, training)
-    loss_M = F.cross_entropy(logits_MV.float(), rows.target_M, reduction="none")
+    return F.cross_entropy(logits_MV.float(), rows.target_M, reduction="none")
+
+
+def _row_means(loss_M: Tensor, rows: LabelledRows) -> Tensor:
     batch = len(rows.tokens_BL)
-    with torch.no_grad():
-        sum_B = torch.zeros(batch, device=loss_M.device).index_add_(0, rows.row_M, loss_M.detach())
-        count_B = torch.bincount(rows.row_M, minlength=batch).clamp_(min=1)
-    return loss_M.sum() / max(1, len(loss_M)), sum_B / count_B
+    count_B = torch.bincount(rows.row_M, minlength=batch).clamp_(min=1)
+    return torch.zeros(batch, device=loss_M.device).index_add(0, rows.row_M, loss_M) / count_B

@@ -27,6 +27,8 @@ CAUSAL_ROWS = 8  # of the fold, for the causal effect of a neuron
 
 def fall_asleep(run: Run, state: State) -> None:
     """The end of a wake: score what it read, weigh the network, choose the replay buffer, plan the sleep's length."""
+    if run.team is not None:
+        run.team.check(run.network.flat)
     ids_F, measured_F = run.wake_ids(state.cycle), state.measured_F
     state.phase, state.row, state.sleep_began, state.recent = "sleep", 0, state.words_seen, []
     state.sleep_rows, state.sleep_words, state.buffer_k, state.carried = 0, None, np.empty(0, np.int64), 0
@@ -65,7 +67,7 @@ def scores(run: Run, state: State, ids_n: np.ndarray, measured_n: np.ndarray) ->
     """Scores (n,) of samples by the criterion, from what their rows showed: losses, or gains."""
     seen = {"loss": measured_n, "gain": measured_n}
     if "need" in run.measures:
-        seen["need"] = nearness(run, state, ids_n)
+        seen["need"] = run.once(lambda: nearness(run, state, ids_n))
     return CRITERIA[run.sleep.criterion.name](*(seen[name] for name in run.measures), **run.criterion_parameters)
 
 
@@ -96,10 +98,14 @@ def rescore(run: Run, state: State) -> None:
 
 def measured(run: Run, batch: LabelledRows) -> np.ndarray:
     """(B,) gains or losses of rows in evaluation mode, as the criterion asks."""
-    if "gain" in run.measures:
-        return gains(run.network, batch).cpu().numpy()
-    with torch.inference_mode():
-        return losses(run.network, batch, training=False)[1].cpu().numpy()
+
+    def of(rows: LabelledRows) -> torch.Tensor:
+        if "gain" in run.measures:
+            return gains(run.network, rows)
+        with torch.inference_mode():
+            return losses(run.network, rows, training=False)[1]
+
+    return (of(batch) if run.team is None else run.team.measure(batch, of)).cpu().numpy()
 
 
 def labelled(run: Run, state: State, ids_B: np.ndarray, generator: np.random.Generator) -> LabelledRows:
@@ -118,7 +124,7 @@ def weigh(run: Run, state: State, ids_F: np.ndarray) -> None:
     if rule.importance in ("taylor_signed", "taylor_abs"):
         ids_n = np.sort(generator.choice(ids_F, min(rule.score_samples, ids_F.size), replace=False))
         batches = [labelled(run, state, ids_B, generator) for ids_B in batches_of(ids_n, run.config.training.batch_rows)]
-        gradient_P = homeostasis.mean_gradient(run.network, batches)
+        gradient_P = run.once(lambda: homeostasis.mean_gradient(run.network, batches))
     fisher_P = state.importance_P / max(1, state.importance_rows) if rule.importance == "fisher" else None
     state.importance_P = homeostasis.importance(rule, run.network, fisher_P, gradient_P, generator)
     state.importance_rows = 0
@@ -147,7 +153,8 @@ def freeze(run: Run, state: State) -> None:
     if rule.choice == "causal":
         ids_F = run.wake_ids(state.cycle)
         ids_B = np.sort(generator.choice(ids_F, min(CAUSAL_ROWS, ids_F.size), replace=False))
-        effect_U = freezing.causal_scores(run.network, rule, labelled(run, state, ids_B, generator))
+        rows = labelled(run, state, ids_B, generator)
+        effect_U = run.once(lambda: freezing.causal_scores(run.network, rule, rows))
     state.frozen_U = freezing.freeze(run.network, rule, state.frozen_U, generator, effect_U)
 
 

@@ -14,7 +14,7 @@ from sleep_tune.sleep.schedule import CorpusSize, Folds, as_sleep, phases, wake_
 from sleep_tune.streams import stream
 from sleep_tune.training.models import Network, losses
 from sleep_tune.training.objectives import LabelledRows, label_rows
-from sleep_tune.training.probe import PROBE_MASKING
+from sleep_tune.training.probe import probe_config
 
 FORWARD_COST = 1 / 3  # of a row's forward and backward
 LEAST_ROWS, MOST_ROWS = 16, 128  # of a fold's probe; fewer take hardly less time
@@ -60,8 +60,7 @@ class Retention:
         sleep = as_sleep(config.sleep, config.epochs)
         read_F = np.sort(wake_order(self.folds.of(fold), fold, sleep, config.training.batch_rows, config.seed))
         ids_R = generator.permutation(read_F)[: self.rows]
-        as_asked = config.model_copy(update={"masking": PROBE_MASKING})
-        return label_rows(sample_rows(self.store, ids_R), as_asked, 0.0, self.store.vocab_size, generator, self.device)
+        return label_rows(sample_rows(self.store, ids_R), probe_config(config), 0.0, self.store.vocab_size, generator, self.device)
 
 
 def probed_ages(cycle: int, folds: int, probes: int) -> range:

@@ -25,14 +25,15 @@ the same weights. State, by field:
 | network.flat, optimizer | float32 (P,), AdamW | weights, moments |
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 
-from sleep_tune.choices import parameter_model
+from sleep_tune.choices import resolved
 from sleep_tune.config import Config
 from sleep_tune.sleep.candidates import Candidates
 from sleep_tune.sleep.context import Corpus, sleep_stream
@@ -43,6 +44,11 @@ from sleep_tune.sleep.matched import MatchedPlan, MatchedRows
 from sleep_tune.sleep.schedule import as_sleep, cut_folds, total_cycles, wake_order
 from sleep_tune.training.models import new_network
 from sleep_tune.training.optimizer import new_optimizer
+
+if TYPE_CHECKING:
+    from sleep_tune.training.parallel import Team
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -82,15 +88,12 @@ class Run:
         self.folds = cut_folds(store.samples, self.sleep, store.domain_N, config.seed)
         self.matched = None if matched is None else MatchedRows(matched, store.words_N, config.seed)
         self.measures = measures(self.sleep.criterion.name) if self.sleeps else ()
-        self.criterion_parameters = self._criterion_parameters()
+        self.criterion_parameters = resolved(self.sleep.criterion, CRITERIA)
         self.network = new_network(config.model, store.vocab_size, config.seed, config.training, device)
         self.optimizer = new_optimizer(self.network, config.optimizer)
         self.on_cycle: Callable[[State], None] | None = None  # told of each cycle when its sleep is over, before anything changes at waking
+        self.team: Team | None = None  # the workers that train this run together, set before its first step; None: this process alone
         self._kept: dict[str, tuple[Any, Any]] = {}
-
-    def _criterion_parameters(self) -> dict[str, Any]:
-        choice = self.sleep.criterion
-        return parameter_model(CRITERIA[choice.name]).model_validate(choice.parameters).model_dump()
 
     def new_state(self) -> State:
         samples = self.store.samples
@@ -149,6 +152,10 @@ class Run:
             return None
         return self._keep("hold", int(state.frozen_U.sum()), lambda: Hold(self.network, self.optimizer, rule, state.frozen_U))
 
+    def once(self, make: Callable[[], T]) -> T:
+        """The value of `make`; on several workers the first one's."""
+        return make() if self.team is None else self.team.once(make)
+
     def _keep(self, what: str, key: Any, make: Callable[[], Any]) -> Any:
         """The value of `make`, a function of the state, made anew only when `key` changes."""
         if what not in self._kept or self._kept[what][0] != key:
@@ -158,6 +165,15 @@ class Run:
     def words_of_wakes_after(self, cycle: int) -> int:
         """Words of the wakes that follow `cycle`, in a run of a known number of cycles."""
         return sum(int(self.store.words_N[self._wake_order(later)].sum()) for later in range(cycle + 1, self.cycles or 0))
+
+
+def computing_device(config: Config) -> torch.device:
+    """Where a run of `config` is computed in this process, torch made as deterministic there as it asks."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic, read at its first call
+    # oneDNN keeps the code of 1024 products, 2 MB each, and every batch has another number of labels: bf16 runs would grow by a gigabyte
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+    torch.use_deterministic_algorithms(config.training.determinism == "strict")
+    return torch.device("cuda" if config.resources.gpus and torch.cuda.is_available() else "cpu")
 
 
 def batches_of(ids_n: np.ndarray, size: int) -> Sequence[np.ndarray]:

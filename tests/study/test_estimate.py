@@ -9,7 +9,20 @@ from sleep_tune.config import load_config
 from sleep_tune.machine import Machine, machine, resolve_precision
 from sleep_tune.presets import combine, set_field
 from sleep_tune.study.calibration import calibration_file, read_calibration, record_calibration
-from sleep_tune.study.estimate import DRIVER_BYTES, STUDY_SECONDS, Speed, Work, cost, expected_words, passing, show_bytes, show_seconds
+from sleep_tune.study.estimate import (
+    DRIVER_BYTES,
+    STUDY_SECONDS,
+    Speed,
+    Work,
+    cost,
+    expected_words,
+    mean_speed,
+    memory_bytes,
+    passing,
+    show_bytes,
+    show_seconds,
+)
+from sleep_tune.training.sizes import RAY_BYTES, process_memory
 
 TINY = load_config(combine(["tiny", "epochs"]))
 
@@ -45,7 +58,9 @@ def test_always_trials_cost_their_whole_budget_and_time_is_shared_by_trials_side
     assert (total.trials, total.most_words, total.expected_words) == (3, 2700, 1250 + 900)
     assert total.expected_s == STUDY_SECONDS + (21.5 + 6) / 2
     assert total.most_s == STUDY_SECONDS + (27 + 6) / 2
-    assert total.memory_bytes == DRIVER_BYTES + (2 << 20)
+    assert total.trial_s == 9 + 2
+    assert memory_bytes(total.trials, 2, speed.rss_bytes) == DRIVER_BYTES + (2 << 20)
+    assert memory_bytes(1, 2, speed.rss_bytes) == DRIVER_BYTES + (1 << 20)
 
 
 def test_seeds_of_a_configuration_pass_together() -> None:
@@ -57,7 +72,7 @@ def test_seeds_of_a_configuration_pass_together() -> None:
 
 def test_nothing_is_said_of_time_without_a_calibration() -> None:
     total = cost(Work(points=2, seeds=1, always=0, budget_words=900), concurrent=2, speed=None)
-    assert (total.expected_s, total.most_s, total.memory_bytes) == (None, None, None)
+    assert (total.expected_s, total.most_s, total.trial_s) == (None, None, None)
 
 
 def test_a_recorded_speed_is_found_for_trials_of_that_shape_only() -> None:
@@ -69,6 +84,40 @@ def test_a_recorded_speed_is_found_for_trials_of_that_shape_only() -> None:
     assert speed == Speed(words_per_s=pytest.approx(1300.0), overhead_s=pytest.approx(1.0), rss_bytes=500 << 20, trials=2)
     assert read_calibration(config.model_copy(update={"seed": 5, "budget_words": 7})) == speed
     assert read_calibration(load_config(set_field(combine(["tiny", "epochs"]), "model.layers", 4))) is None
+
+
+def test_what_was_tried_out_gives_way_to_the_first_trial_and_never_to_what_ran() -> None:
+    config = load_config(set_field(combine(["tiny", "epochs"]), "model.layers", 5))
+    record_calibration(config, 1000.0, 500 << 20, overhead_s=1.0, trials=0)
+    record_calibration(config, 1100.0, 400 << 20, overhead_s=3.0, trials=0)
+    assert read_calibration(config) == Speed(1100.0, 3.0, 400 << 20, 0)
+    record_calibration(config, 2000.0, 450 << 20, overhead_s=2.0)
+    record_calibration(config, 9.0, 9, overhead_s=9.0, trials=0)
+    assert read_calibration(config) == Speed(2000.0, 2.0, 450 << 20, 1)
+
+
+def test_trials_of_several_shapes_are_expected_to_take_their_mean_time_and_the_memory_of_the_largest() -> None:
+    mean = mean_speed([(Speed(100, 1, 5, 2), 3), (Speed(50, 5, 9, 0), 1)])
+    assert 1 / mean.words_per_s == pytest.approx((3 / 100 + 1 / 50) / 4)
+    assert (mean.overhead_s, mean.rss_bytes, mean.trials) == (2, 9, 0)
+
+
+@pytest.mark.parametrize(
+    ("presets", "fields", "words", "measured_mib"),
+    [  # the peaks of runs on two cores of an AMD EPYC, without Ray
+        (["tiny", "default"], {"training.precision": "fp32"}, 50_000, 498),
+        (["pilot", "default"], {"training.precision": "bf16", "evaluation.final.tasks": ["blimp"]}, 300_000, 1175),
+        (["strict-small", "default"], {"training.precision": "bf16", "evaluation.final.tasks": ["blimp"]}, 300_000, 2669),
+    ],
+)
+def test_memory_is_known_from_sizes_to_within_a_fifth(presets: list[str], fields: dict, words: int, measured_mib: int) -> None:
+    raw = combine(presets)
+    for field, value in fields.items():
+        raw = set_field(raw, field, value)
+    config = load_config(raw)
+    memory = process_memory(config, config.tokenizer.vocab_size, words // 10, words * 3 // 2)
+    assert (memory.host - RAY_BYTES) / (measured_mib << 20) == pytest.approx(1, abs=0.2)
+    assert memory.gpu == 0
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", json.dumps({"x": 1}), "\x00"])
