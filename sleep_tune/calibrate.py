@@ -119,23 +119,19 @@ def words_of(asked: Asked) -> float:
 
 def scoring_timed(trial: "Trial", asked: Asked) -> tuple[float, float]:
     """Seconds of the final scores, their preparation included, and of those on the way."""
-    from sleep_tune.scoring import scored_milestones
-
-    began, evaluation = time.perf_counter(), trial.config.evaluation
-    final = trial.scorer.plans(evaluation.final.tasks, evaluation.final.items_per_uid)
-    way = trial.scorer.plans(evaluation.milestones.tasks, evaluation.milestones.items_per_uid)
+    began = time.perf_counter()
+    way = trial.scorer.way(asked.milestones, trial.tokens_per_word)
+    on_the_way = sum(plan.n_tokens for _, plan in way.plans) * len(way.milestones)
+    final, longest = 0, way.plans[0][1] if way.plans else None
+    for _, made in trial.scorer.finals():
+        plan = made()
+        final += plan.n_tokens
+        longest = plan if longest is None or plan.n_tokens > longest.n_tokens else longest
     prepared_s = time.perf_counter() - began
-    if not final and not way:
+    if longest is None:
         return prepared_s, 0.0
-    token_s = seconds_a_token(trial, (final or way)[0])
-    cost = sum(map(tokens_of, way))
-    times = len(scored_milestones(asked.milestones, trial.tokens_per_word, cost, evaluation.share)) if way else 0
-    return prepared_s + token_s * sum(map(tokens_of, final)), token_s * cost * times
-
-
-def tokens_of(plan: "Plan") -> int:
-    """Tokens of all rows of a plan."""
-    return sum(len(bucket.row_sequence_R) * bucket.length for bucket in plan.buckets)
+    token_s = seconds_a_token(trial, longest)
+    return prepared_s + token_s * final, token_s * on_the_way
 
 
 def seconds_a_token(trial: "Trial", plan: "Plan") -> float:

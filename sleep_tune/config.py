@@ -298,7 +298,7 @@ class Epochs(Frozen):
 
 
 class MilestoneEvaluation(Frozen):
-    """What is scored on the way. `dev_loss` always is."""
+    """What is scored on the way, on the fast set or, where the time share does not hold that, on a sample of it. `dev_loss` always is."""
 
     tasks: Annotated[tuple[str, ...], tuples, task_names] = ()
     items_per_uid: PositiveInt | None = None
@@ -306,12 +306,16 @@ class MilestoneEvaluation(Frozen):
 
 
 class FinalEvaluation(Frozen):
+    """What the final model is scored on. set: of tasks that have a fast set, that or the full one; items_per_uid null: all of its items."""
+
     tasks: Annotated[tuple[str, ...], tuples, task_names]
+    set: Annotated[Literal["fast", "full"], as_text] = "fast"
     items_per_uid: PositiveInt | None = None
 
 
 class Evaluation(Frozen):
-    """`share`: scoring tasks on the way costs at most this share of the training before it, else it is left out; null: no limit.
+    """`share`: scoring tasks on the way costs at most this share of the training before it: fewer items are scored, always the same, and
+    with one of every UID fewer milestones; null: no limit.
 
     retention: share of training that probing the earlier folds may cost; null: they are not probed.
     """

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import gc
 import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
@@ -53,4 +54,5 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     except BrokenPipeError:  # the reader of our output went away (`| head`)
         sys.stderr.close()
         code = 1
+    gc.freeze()  # what torch and transformers leave is no garbage: to look through it while Python ends takes up to a second
     sys.exit(code)

@@ -37,6 +37,7 @@ from sleep_tune.training.parallel import Team
 from sleep_tune.training.probe import DevProbe
 from sleep_tune.training.retention import Retention
 from sleep_tune.training.run import computing_device
+from sleep_tune.words import checkpoint_name
 from sleep_tune.workers import open_together
 
 WORST_LOSS = 1e4  # nats: what a diverged trial reports, finite so that every scheduler can rank it
@@ -184,7 +185,7 @@ class Trial:
         self.reports.append(report)
         if self.config.checkpoint.milestone_models:
             with self.meters.part("checkpoint"):
-                self._save_model(self.directory / "milestones" / f"words_{milestone}", report.metrics)
+                self._save_model(self.directory / "milestones" / checkpoint_name(milestone), report.metrics)
         self.wall_s += time.perf_counter() - started
         self._meters.add(self.meters.row())
         self.save(wait)
@@ -274,7 +275,8 @@ class Trial:
         last = dict(self.reports[-1].metrics) if self.reports else {}
         self._save_model(self.directory / "model", last)
         with self.meters.part("evaluation"):
-            tasks, rows = self.scorer.at_the_end(self.run.network.model, self.directory / "evaluation", on_progress)
+            saved, scores = self.directory / "model", self.directory / "evaluation"
+            tasks, rows = self.scorer.at_the_end(self.run.network.model, saved, scores, on_progress)
             dev_loss = self.probe.loss(self.run.network)
         tasks["dev_loss"] = dev_loss if math.isfinite(dev_loss) else WORST_LOSS
         rows = [dev_row(dev_loss, self.probe.words, self.scorer.backend), *rows]

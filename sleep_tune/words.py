@@ -33,6 +33,14 @@ def show_words(words: float) -> str:
     return f"{words:.0f}"
 
 
+def checkpoint_name(words: int) -> str:
+    """BabyLM's name of the model that has seen so many words: chck_10M; chck_250K and chck_1234 where these are no whole millions."""
+    for unit, size in (("M", 10**6), ("K", 10**3)):
+        if words >= size and words % size == 0:
+            return f"chck_{words // size}{unit}"
+    return f"chck_{words}"
+
+
 def babylm_milestones(budget_words: int) -> list[int]:
     """Nominal words at which BabyLM asks for checkpoints, scaled: each 1 % of the budget to 10 %, then each 10 %.
 

@@ -212,6 +212,21 @@ def test_scoring_on_the_way_stays_within_its_share() -> None:
     assert scored_milestones(milestones, 2.0, 601, 0.1) == set()
 
 
+def test_models_of_milestones_are_a_series_of_checkpoints(corpus: Prepared, tmp_path: Path) -> None:
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    from sleep_tune.evaluation.checkpoint_series import find_checkpoints
+
+    trial = Trial(config(checkpoint__milestone_models=True), corpus, tmp_path, MILESTONES)
+    run_to_the_end(trial)
+    kept = tmp_path / "milestones"
+    assert {path.name for path in kept.iterdir()} == {"chck_500", "chck_1K", "chck_2K", "chck_3K"}
+    assert [checkpoint.words_seen for checkpoint in find_checkpoints(str(kept), hub=False).values()] == MILESTONES
+    AutoTokenizer.from_pretrained(kept / "chck_1K")
+    early, late = (AutoModelForMaskedLM.from_pretrained(kept / name).state_dict() for name in ("chck_500", "chck_3K"))
+    assert any((early[name] != late[name]).any() for name in early)
+
+
 def test_a_schedule_that_ends_before_its_budget_reports_its_end_once(corpus: Prepared, tmp_path: Path) -> None:
     trial = Trial(
         config(sleep__passes=1, sleep__folds=1, sleep__length={"repeats": 0.1}, budget_words=30_000),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sleep_tune.errors import UserError
-from sleep_tune.words import all_milestones, babylm_milestones, parse_words, show_words
+from sleep_tune.words import all_milestones, babylm_milestones, checkpoint_name, parse_words, show_words
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,8 @@ def test_no_step_crosses_two_of_babylms_milestones(budget: int, step: int) -> No
 @pytest.mark.parametrize(("words", "shown"), [(940, "940"), (12_500, "12.5k"), (3_932_718, "3.93M"), (1e9, "1B")])
 def test_words_are_shown_short(words: float, shown: str) -> None:
     assert show_words(words) == shown
+
+
+def test_checkpoints_have_babylms_names() -> None:
+    assert [checkpoint_name(words) for words in (10**6, 10**7, 10**9)] == ["chck_1M", "chck_10M", "chck_1000M"]
+    assert [checkpoint_name(words) for words in (1_500_000, 555_555, 40)] == ["chck_1500K", "chck_555555", "chck_40"]

@@ -14,8 +14,6 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
-from scipy.optimize import curve_fit
-from scipy.stats import pearsonr
 
 from sleep_tune.evaluation.plan import Array
 from sleep_tune.evaluation.rules import RULES
@@ -142,6 +140,8 @@ def sigmoid(x_P: Array, height: float, steepness: float, middle: float, offset: 
 
 def _fit(x_P: Array, y_P: Array, start: Sequence[float], **options: Any) -> tuple[float, ...] | None:
     """Least-squares parameters of `sigmoid`; None where the search fails: too few points, infinite ones, no convergence."""
+    from scipy.optimize import curve_fit  # half a second, for few tasks
+
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
@@ -178,6 +178,8 @@ def _correlation(model: Sequence[float], child: Sequence[float]) -> tuple[float,
         return 0.0, 1.0
     if np.ptp(model) == 0 or np.ptp(child) == 0:
         return math.nan, math.nan
+    from scipy.stats import pearsonr
+
     found = pearsonr(model, child)
     return float(found.statistic), float(found.pvalue)
 

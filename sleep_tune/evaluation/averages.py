@@ -1,6 +1,7 @@
 """The averages that BabyLM scores are reported by, each with the tasks that entered it and those that are missing.
 
 A missing task is left out and named, never counted as 0; a task of which a part is missing enters with what is there, and is named too.
+An average that is not over whole official sets says so in its name: it never looks like the published one.
 Percent are points as they are, correlations times 100.
 """
 
@@ -8,6 +9,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from sleep_tune.evaluation.challenge import EDITIONS
+from sleep_tune.evaluation.challenge import GLUE as _TUNED
 from sleep_tune.evaluation.plan import BACKENDS
 from sleep_tune.evaluation.rules import RULES
 from sleep_tune.evaluation.scores import ScoreRow, split_means, task_rows
@@ -38,7 +41,10 @@ class Kind:
 
 @dataclass(frozen=True)
 class Average:
-    """`value` in points, None where nothing entered. `entered`, `missing` and `partial` name components; the latter say what is there."""
+    """`value` in points, None where nothing entered. `entered`, `missing` and `partial` name components; the latter say what is there.
+
+    `name` ends in what entered instead of the official sets (`marks`) or the official scoring, in brackets.
+    """
 
     name: str
     value: float | None
@@ -46,6 +52,7 @@ class Average:
     missing: tuple[str, ...]
     partial: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         of = len(self.entered) + len(self.missing)
@@ -85,58 +92,80 @@ KINDS = (
 _DIFFERING = ("ewok", "entity_tracking")  # the editions ask them with other candidates
 
 
-def averages(rows: Iterable[ScoreRow]) -> list[Average]:
+def averages(rows: Iterable[ScoreRow], marks: Mapping[str, Sequence[str]] | None = None) -> list[Average]:
     """Every average over the tasks that `rows` are of; the Findings' own, the mean of its two halves, where both are there.
 
+    `marks`, by task: what was scored of it if not the whole official set (fast; 20 items of every UID; pilot).
     Raises ValueError for a unit that is not known.
     """
     table = task_rows(rows)
-    found = {name: _component(component, table) for name, component in COMPONENTS.items()}
-    values = {name: value for name, (value, _, _) in found.items() if value is not None}
+    found = {name: _component(component, table, marks or {}) for name, component in COMPONENTS.items()}
     edition = {row.task: RULES[row.rules].edition for task in table.values() for row in task if row.task in _DIFFERING}
-    other = dict.fromkeys(row.backend for task in table.values() for row in task if row.backend not in BACKENDS)
-    unofficial = (f"scored by {', '.join(other)}: not the official scoring",) if other else ()
-    kinds = [_average(kind, values, found, edition, unofficial) for kind in KINDS]
+    kinds = [_average(kind, found, edition) for kind in KINDS]
     nlp, human = kinds[1], kinds[2]
     whole = None if nlp.value is None or human.value is None else (nlp.value + human.value) / 2
     halves = () if whole is not None else ("each half needs a task",)
-    notes = tuple(dict.fromkeys((*nlp.notes, *human.notes, *halves)))
-    both = Average("Findings", whole, nlp.entered + human.entered, nlp.missing + human.missing, nlp.partial + human.partial, notes)
-    return [*kinds[:3], both, *kinds[3:]]
+    notes, both = (tuple(dict.fromkeys(part)) for part in ((*nlp.notes, *human.notes, *halves), (*nlp.marks, *human.marks)))
+    parts = (nlp.entered + human.entered, nlp.missing + human.missing, nlp.partial + human.partial)
+    return [*kinds[:3], Average(_marked("Findings", both), whole, *parts, notes, both), *kinds[3:]]
 
 
-def _average(
-    kind: Kind,
-    values: dict[str, float],
-    found: dict[str, tuple[float | None, str, str]],
-    edition: Mapping[str, str],
-    notes: tuple[str, ...],
-) -> Average:
-    entered = tuple(name for name in kind.components if name in values)
-    missing = tuple(name + found[name][1] for name in kind.components if name not in values)
-    partial = tuple(name + found[name][2] for name in entered if found[name][2])
+@dataclass(frozen=True)
+class _Found:
+    """A component's points, or None and why; what of it is there where that is not all; how what is there is marked."""
+
+    value: float | None
+    why_not: str = ""
+    share: str = ""
+    marks: tuple[str, ...] = ()
+    unofficial: tuple[str, ...] = ()  # scorings
+
+
+def _marked(name: str, marks: Sequence[str]) -> str:
+    return f"{name} ({', '.join(marks)})" if marks else name
+
+
+def _average(kind: Kind, found: Mapping[str, _Found], edition: Mapping[str, str]) -> Average:
+    entered = tuple(name for name in kind.components if found[name].value is not None)
+    missing = tuple(name + found[name].why_not for name in kind.components if name not in entered)
+    partial = tuple(name + found[name].share for name in entered if found[name].share)
+    marks = tuple(dict.fromkeys(mark for name in entered for mark in found[name].marks))
+    scorings = tuple(dict.fromkeys(scoring for name in entered for scoring in found[name].unofficial))
     other = [name for name in entered if kind.candidates and edition.get(name, kind.candidates) != kind.candidates]
-    if other:
-        notes = (f"{' and '.join(other)} with the candidates of {edition[other[0]]}, not {kind.candidates}", *notes)
-    value = sum(values[name] for name in entered) / len(entered) if entered else None
-    return Average(kind.name, value, entered, missing, partial, notes)
+    notes = [f"{' and '.join(other)} with the candidates of {edition[other[0]]}, not {kind.candidates}"] if other else []
+    notes += [f"scored by {', '.join(scorings)}: not the official scoring"] if scorings else []
+    values = [value for name in entered if (value := found[name].value) is not None]
+    value = sum(values) / len(values) if values else None
+    marks = (*marks, *scorings)
+    return Average(_marked(kind.name, marks), value, entered, missing, partial, tuple(notes), marks)
 
 
-def _component(component: Component, table: dict[str, list[ScoreRow]]) -> tuple[float | None, str, str]:
-    """Points, why there are none, and what of it is there where that is not all."""
+def _component(component: Component, table: Mapping[str, list[ScoreRow]], marks: Mapping[str, Sequence[str]]) -> _Found:
+    tasks = [component.name] if component.name in table else [task for task in component.tasks if task in table]
+    rows = [row for task in tasks for row in table[task]]
     if component.tasks and component.name not in table:
-        parts = {task: _mean_points(table[task]) for task in component.tasks if task in table}
+        parts = {task: _mean_points(table[task]) for task in tasks}
     elif component.unit == "splits":
-        parts = split_means({row.uid: points(row) for row in table.get(component.name, [])})
+        parts = split_means({row.uid: points(row) for row in rows})
     else:
-        parts = {row.uid: points(row) for row in table.get(component.name, [])}
+        parts = {row.uid: points(row) for row in rows}
     numbers = [value for value in parts.values() if not math.isnan(value)]
     if len(numbers) < len(parts):
-        return None, f" ({'no number' if len(parts) == 1 else f'no number in {len(parts) - len(numbers)} of {len(parts)}'})", ""
+        return _Found(None, f" ({'no number' if len(parts) == 1 else f'no number in {len(parts) - len(numbers)} of {len(parts)}'})")
     if not numbers:
-        return None, "", ""
-    share = f" ({len(parts)} of {component.parts} {component.unit})" if len(parts) < component.parts else ""
-    return sum(numbers) / len(numbers), "", share
+        return _Found(None)
+    marked = tuple(dict.fromkeys(mark for task in tasks for mark in marks.get(task, ())))
+    unofficial = tuple(dict.fromkeys(row.backend for row in rows if row.backend not in BACKENDS))
+    share = f" ({len(parts)} of {component.parts} {component.unit})" if len(parts) < component.parts else _fewer_items(rows)
+    return _Found(sum(numbers) / len(numbers), "", share, marked, unofficial)
+
+
+def _fewer_items(rows: Sequence[ScoreRow]) -> str:
+    """How many items there are, where the official files have more."""
+    here = sum(row.n for row in rows)
+    sizes = _SIZES[RULES[rows[0].rules].edition]
+    official = sum(sizes.get(task, 0) for task in dict.fromkeys(row.task for row in rows))
+    return f" ({here:,} of {official:,} items)" if here < official else ""
 
 
 def _mean_points(rows: Sequence[ScoreRow]) -> float:
@@ -149,3 +178,10 @@ def points(row: ScoreRow) -> float:
         return row.score * _POINTS[row.unit]
     except KeyError:
         raise ValueError(f"{row.task}: no rule for averaging the unit {row.unit}") from None
+
+
+# Items by edition and task. Not of reading: words without a frequency are in no regression, and `n` counts those that are.
+_SIZES = {
+    name: {file.task: sum(file.sizes.values()) for file in (*edition.files, *_TUNED) if file.task != "reading"}
+    for name, edition in EDITIONS.items()
+}

@@ -1,12 +1,13 @@
 """What the BabyLM challenge asks of a submission: budgets, checkpoints, and how many predictions of what every file must hold.
 
 Numbers are those of the official collations, babylm/evaluation-pipeline-2025 and babylm-org/babylm-eval@6f825c2 (2026); those of files
-that anybody may have were counted again from the data.
+that anybody may have were counted again from the data. What is wrong with a file's content is `prediction_checks.py`'s.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 MILLION = 10**6
 Pred = Literal["text", "label", "surprisal"]
@@ -24,6 +25,21 @@ class Track:
     def revisions(self) -> tuple[str, ...]:
         """The branches of its checkpoints, in order."""
         return tuple(f"chck_{million}M" for million in self.millions)
+
+
+_CHECKPOINT = re.compile(r"chck_([1-9]\d{0,8})M|words_([1-9]\d{0,8})000000")
+
+
+def revision_of(name: str) -> str | None:
+    """The branch that a checkpoint's directory stands for: chck_1M by that name and by a trial's own, words_1000000; None for others."""
+    match = _CHECKPOINT.fullmatch(name)
+    return f"chck_{match[1] or match[2]}M" if match else None
+
+
+def names_of(revision: str) -> tuple[str, ...]:
+    """The names that `revision_of` takes for a branch; the branch itself first."""
+    match = _CHECKPOINT.fullmatch(revision)
+    return (revision, f"words_{match[1]}000000") if match and match[1] else (revision,)
 
 
 _SMALL = (*range(1, 11), *range(20, 101, 10))
@@ -45,6 +61,9 @@ class File:
     fast_sizes: Mapping[str, int] = field(default_factory=dict)
     pred: Pred = "text"
     has_probability: bool = False
+    labels: int = 2  # where `pred` is a label
+    starts: str = ""  # how answers begin that are this edition's: with a space, or with anything else ("no space"); "": either way
+    never: str = ""  # what no candidate of this edition holds
 
 
 @dataclass(frozen=True)
@@ -101,8 +120,8 @@ _ENTITY_2026 = _entity_tracking((517, 409, 405, 425, 388, 94), (508, 428, 413, 4
 _WUG_ADJ, _WUG_PAST = "wug_adj/wug_adj_nominalization", "wug_past/wug_past_tense"
 
 
-def _files(entity_key: str, entity: dict[str, int]) -> tuple[File, ...]:
-    """What both years ask for; WUG is 2025's alone."""
+def _files(entity_key: str, entity: dict[str, int], ewok_starts: str, entity_never: str) -> tuple[File, ...]:
+    """What both years ask for; WUG is 2025's alone. An answer to EWoK is a target after a context in 2025, a whole sentence in 2026."""
     regular = {uid: count for uid, count in entity.items() if uid.startswith("regular")}
     return (
         File("blimp", "blimp", "blimp/blimp_filtered", _BLIMP, "blimp/blimp_fast", dict.fromkeys(_BLIMP, 200)),
@@ -110,9 +129,10 @@ def _files(entity_key: str, entity: dict[str, int]) -> tuple[File, ...]:
             "blimp_supplement", "supplement", "blimp/supplement_filtered", _SUPPLEMENT,
             "blimp/supplement_fast", dict.fromkeys(_SUPPLEMENT, 50),
         ),
-        File("ewok", "ewok", "ewok/ewok_filtered", _EWOK, "ewok/ewok_fast", dict.fromkeys(_EWOK, 100)),
+        File("ewok", "ewok", "ewok/ewok_filtered", _EWOK, "ewok/ewok_fast", dict.fromkeys(_EWOK, 100), starts=ewok_starts),
         File(
-            entity_key, "entity_tracking", "entity_tracking/entity_tracking", entity, "entity_tracking/entity_tracking_fast", regular
+            entity_key, "entity_tracking", "entity_tracking/entity_tracking", entity,
+            "entity_tracking/entity_tracking_fast", regular, never=entity_never,
         ),
         File("wug_adj", "wug_adj", _WUG_ADJ, {"wug_adj": 200}, _WUG_ADJ, {"wug_adj": 200}, has_probability=True),
         File("wug_past", "wug_past", _WUG_PAST, {"wug_past": 50}, _WUG_PAST, {"wug_past": 50}, has_probability=True),
@@ -125,88 +145,16 @@ def _files(entity_key: str, entity: dict[str, int]) -> tuple[File, ...]:
 _GLOBAL_PIQA = {"global_piqa_parallel": 103, "global_piqa_nonparallel": 100}
 GLOBAL_PIQA = tuple(File(name, name, f"{name}/{name}", {"": count}, f"{name}/{name}", {"": count}) for name, count in _GLOBAL_PIQA.items())
 GLUE = tuple(
-    File(task, task, task, {task: count}, pred="label")
+    File(task, task, task, {task: count}, pred="label", labels=3 if task == "mnli" else 2)
     for task, count in _table("boolq:1635 mnli:4908 mrpc:204 multirc:2424 qqp:20215 rte:139 wsc:52").items()
 )
 AOA_CONTEXTS = 8005  # predictions of a checkpoint
 EDITIONS = {
-    "2025": Edition(_files("entity_tracking", _ENTITY_2025), ("aoa", ""), null=False),
+    "2025": Edition(_files("entity_tracking", _ENTITY_2025, "space", ""), ("aoa", ""), null=False),
     "2026": Edition(
-        tuple(file for file in _files("entity_tracking_filtered", _ENTITY_2026) if not file.has_probability) + GLOBAL_PIQA,
+        tuple(file for file in _files("entity_tracking_filtered", _ENTITY_2026, "no space", "nothing") if not file.has_probability)
+        + GLOBAL_PIQA,
         ("aoa_surprisals", "aoa"),
         null=True,
     ),
 }
-
-
-def wrong_predictions(file: File, sizes: Mapping[str, int], content: Any) -> list[str]:
-    """What is wrong with the content of a file of predictions, a line each kind; [] for one that is as it must be."""
-    if not isinstance(content, dict) or not all(
-        isinstance(part, dict) and isinstance(part.get("predictions"), list) for part in content.values()
-    ):
-        return ['not of the form {UID: {"predictions": [...]}}']
-    if "" in sizes:
-        return _wrong_by_example(file, content, sizes[""])
-    found = {uid.lower(): (uid, part["predictions"]) for uid, part in content.items()}
-    expected = {uid.lower(): count for uid, count in sizes.items()}
-    wrong = [
-        _some("no predictions for", [uid for uid in sizes if uid.lower() not in found], len(sizes)),
-        _some("predictions for unknown", [uid for key, (uid, _) in found.items() if key not in expected], len(found)),
-    ]
-    both = [key for key in found if key in expected]
-    counts = [f"{found[key][0]} has {len(found[key][1])}, must be {expected[key]}" for key in both if len(found[key][1]) != expected[key]]
-    wrong.append(_some("wrong number of predictions:", counts, len(both)))
-    wrong.append(_some("ids not numbered from 0:", [found[key][0] for key in both if not _numbered(*found[key])], len(both)))
-    bad = [found[key][0] for key in both if not all(_is_prediction(file, entry) for entry in found[key][1])]
-    wrong.append(_some(f"predictions that are no {file.pred}{' with a probability' * file.has_probability}:", bad, len(both)))
-    return [line for line in wrong if line]
-
-
-def _wrong_by_example(file: File, content: dict[str, Any], count: int) -> list[str]:
-    if len(content) != count:
-        return [f"{len(content)} examples, must be {count}"]
-    single = all(len(part["predictions"]) == 1 and _is_prediction(file, part["predictions"][0]) for part in content.values())
-    return [] if single else ["must hold one prediction an example"]
-
-
-def wrong_surprisals(content: Any, revisions: tuple[str, ...]) -> list[str]:
-    """The same for aoa's surprisal.json, which holds every checkpoint."""
-    entries = content.get("results") if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) and "step" in entry and "surprisal" in entry for entry in entries):
-        return ['not of the form {"results": [{"step": ..., "surprisal": ...}]}']
-    counts: dict[str, int] = {}
-    for entry in entries:
-        counts[str(entry["step"])] = counts.get(str(entry["step"]), 0) + 1
-    wrong = [
-        _some("no surprisals at", [name for name in revisions if name not in counts], len(revisions)),
-        _some("surprisals at unknown", [name for name in counts if name not in revisions], len(counts)),
-        _some(
-            f"not {AOA_CONTEXTS} surprisals at",
-            [name for name in counts if name in revisions and counts[name] != AOA_CONTEXTS],
-            len(counts),
-        ),
-    ]
-    return [line for line in wrong if line]
-
-
-def _some(what: str, names: list[str], of: int) -> str:
-    """`what` with the first of `names` and how many there are; "" for none."""
-    if not names:
-        return ""
-    return f"{what} {names[0]}" + (f" and {len(names) - 1} more of {of}" if len(names) > 1 else "")
-
-
-def _numbered(uid: str, entries: list[Any]) -> bool:
-    ids = [entry.get("id") if isinstance(entry, dict) else None for entry in entries]
-    return all(name in (i, f"{uid}_{i}") and not isinstance(name, bool) for i, name in enumerate(ids))
-
-
-def _is_prediction(file: File, entry: Any) -> bool:
-    if not isinstance(entry, dict) or "pred" not in entry:
-        return False
-    value, number = entry["pred"], (int, float)
-    if file.pred == "text":
-        return isinstance(value, str) and (not file.has_probability or isinstance(entry.get("prob"), number))
-    if file.pred == "label":
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, number) and isinstance(entry.get("prev_pred"), number)

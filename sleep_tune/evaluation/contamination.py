@@ -1,6 +1,9 @@
 """`python -m sleep_tune.evaluation.contamination --data TEXT --evaluation-data EVAL`: which items' sentences the training text holds.
 
-A sentence occurs where all its words do, one behind the other, whatever the white space between them; case and punctuation as they are.
+A sentence is found exactly where all its words are, one behind the other, whatever the white space between them; case and punctuation
+as they are. It is found normalised where that holds less case, quotes and punctuation: `word_search.normal_words` defines it. What is
+found exactly is found normalised too; the two are counted apart. Nothing is found across a blank line or the end of a file.
+
 Looked for are the whole candidates: of a minimal pair both sentences, of EWoK and entity tracking context and continuation together, of
 reading each sentence as a whole, of aoa a context with its word. The text is read as a training run reads it, cleaned, one block at a
 time (`word_search.py`).
@@ -20,15 +23,16 @@ from sleep_tune.data.corpora import Part, Source, open_corpus
 from sleep_tune.data.raw_files import digest_and_remember
 from sleep_tune.errors import OneLineParser, UserError, nearest, run_main
 from sleep_tune.evaluation.official_data import SOURCE, available_tasks, check_tasks, load_items
+from sleep_tune.evaluation.plan import Array
 from sleep_tune.evaluation.result_files import write_table
 from sleep_tune.evaluation.rules import RULES
 from sleep_tune.evaluation.tasks import TASKS, Item, TaskItems
-from sleep_tune.evaluation.word_search import Searcher
+from sleep_tune.evaluation.word_search import EXACT, NORMALISED, Searcher, blocks
 from sleep_tune.files import writable_directory, write_json
 
 _HUB = "hub:"
 _EXAMPLES = 5
-_WIDTH = 110  # characters that the table needs
+_WIDTH = 120  # characters that the table needs
 
 
 @dataclass(frozen=True)
@@ -41,18 +45,44 @@ class Question:
 
 
 @dataclass(frozen=True)
-class TaskReport:
-    """Items of a task of which the right candidate, a wrong one, or any was found; distinct sentences; and where the first ones are."""
+class Hits:
+    """Items of which the right candidate, a wrong one, or any was found; distinct sentences found, and how often all together."""
 
-    task: str
-    items: int
     right: int
     wrong: int
     any: int
-    sentences: int
     found: int
     occurrences: int
+
+
+@dataclass(frozen=True)
+class TaskReport:
+    """A task's items and distinct sentences, what was found of them in either way, and where the first ones are."""
+
+    task: str
+    items: int
+    sentences: int
+    exact: Hits
+    normalised: Hits
     examples: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Searchers:
+    """The two ways of looking."""
+
+    exact: Searcher
+    normalised: Searcher
+
+    def feed(self, lines: Sequence[str], stream: int) -> None:
+        """The next lines of a stream."""
+        self.exact.feed(lines, stream)
+        self.normalised.feed(lines, stream)
+
+    def end(self, stream: int) -> None:
+        """No lines of the stream are left."""
+        self.exact.end(stream)
+        self.normalised.end(stream)
 
 
 def questions(items: TaskItems) -> list[Question]:
@@ -66,22 +96,38 @@ def questions(items: TaskItems) -> list[Question]:
     return [Question(item, item.sentences[0], item.sentences[1:]) for item in items.items]
 
 
-def report(task: str, asked: Sequence[Question], searcher: Searcher, streams: Sequence[str]) -> TaskReport:
-    """What was found of a task; `streams` names what was read."""
+def search(asked: Sequence[Question]) -> Searchers:
+    """Searchers for every text that is looked for."""
+    texts = [text for question in asked for _, text in _sides(question)]
+    return Searchers(Searcher(texts, EXACT), Searcher(texts, NORMALISED))
+
+
+def report(task: str, asked: Sequence[Question], searchers: Searchers, streams: Sequence[str]) -> TaskReport:
+    """What was found of a task; `streams` names what was read. Examples: items found exactly before the others."""
+    texts = list(dict.fromkeys(text for question in asked for _, text in _sides(question)))
+    exact, found_exactly = _hits(asked, texts, searchers.exact)
+    normalised, found = _hits(asked, texts, searchers.normalised)
+    ordered = [*np.flatnonzero(found_exactly), *np.flatnonzero(found & ~found_exactly)]
+    examples = [_example(asked[i], searchers, streams) for i in ordered[:_EXAMPLES]]
+    return TaskReport(task, len(asked), len(texts), exact, normalised, tuple(examples))
+
+
+def _hits(asked: Sequence[Question], texts: Sequence[str], searcher: Searcher) -> tuple[Hits, Array]:
+    """What was found in one way, and of which questions anything was."""
     right = np.array([searcher.times_of(question.right) > 0 for question in asked], dtype=bool)
     wrong = np.array([any(map(searcher.times_of, question.wrong)) for question in asked], dtype=bool)
-    texts = dict.fromkeys(" ".join(text.split()) for question in asked for text in (question.right, *question.wrong))
-    times = {text: searcher.times_of(text) for text in texts}
-    examples = [_example(asked[i], searcher, streams) for i in np.flatnonzero(right | wrong)[:_EXAMPLES]]
-    found = sum(count > 0 for count in times.values())
+    times = [searcher.times_of(text) for text in texts]
     counts = (int(right.sum()), int(wrong.sum()), int((right | wrong).sum()))
-    return TaskReport(task, len(asked), *counts, len(times), found, sum(times.values()), tuple(examples))
+    return Hits(*counts, sum(count > 0 for count in times), sum(times)), right | wrong
 
 
-def _example(question: Question, searcher: Searcher, streams: Sequence[str]) -> dict[str, Any]:
-    side, text = next((name, text) for name, text in _sides(question) if searcher.times_of(text))
-    number = searcher.index[" ".join(text.split())]
-    place = {"text": text, "candidate": side, "times": int(searcher.times[number]), "first_in": streams[searcher.where[number]]}
+def _example(question: Question, searchers: Searchers, streams: Sequence[str]) -> dict[str, Any]:
+    """The first of a question's texts that was found, exactly if any was."""
+    ways = (("exact", searchers.exact), ("normalised", searchers.normalised))
+    way, searcher, side, text = next(
+        (way, searcher, side, text) for way, searcher in ways for side, text in _sides(question) if searcher.times_of(text)
+    )
+    place = {"text": text, "candidate": side, "found": way, "times": searcher.times_of(text), "first_in": streams[searcher.where_of(text)]}
     return {"uid": question.item.uid, "item": question.item.index, **place}
 
 
@@ -96,10 +142,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = writable_directory(options.out, "--out")
     parts = _training_text(options.data)
     asked = {task.task: questions(task) for task in items}
-    searcher = Searcher(text for table in asked.values() for question in table for _, text in _sides(question))
-    words = _read(parts, options.cleaning, searcher)
-    reports = [report(task, table, searcher, [part.domain for part in parts]) for task, table in asked.items()]
-    _write(out, options, words, reports, asked, searcher)
+    searchers = search([question for table in asked.values() for question in table])
+    words = _read(parts, options.cleaning, searchers)
+    reports = [report(task, table, searchers, [part.domain for part in parts]) for task, table in asked.items()]
+    _write(out, options, words, reports, asked, searchers)
     _show(options, sum(words.values()), reports)
     return 0
 
@@ -137,7 +183,7 @@ def _training_text(data: str) -> tuple[Part, ...]:
     return open_corpus(source, digest_and_remember, print).split("train")
 
 
-def _read(parts: Sequence[Part], cleaning: str, searcher: Searcher) -> dict[str, int]:
+def _read(parts: Sequence[Part], cleaning: str, searchers: Searchers) -> dict[str, int]:
     """Words of every domain, read with a bar."""
     from rich.console import Console
     from rich.progress import Progress
@@ -145,7 +191,11 @@ def _read(parts: Sequence[Part], cleaning: str, searcher: Searcher) -> dict[str,
     words = {}
     with Progress(console=Console(stderr=True)) as bars:
         for number, part in enumerate(bars.track(parts, description="reading the training text")):
-            words[part.domain] = searcher.read(clean(part.domain, cleaning, part.lines(), Tally()), number)
+            tally = Tally()
+            for block in blocks(clean(part.domain, cleaning, part.lines(), tally)):
+                searchers.feed(block, number)
+            searchers.end(number)
+            words[part.domain] = tally.words
     return words
 
 
@@ -155,18 +205,22 @@ def _write(
     words: dict[str, int],
     reports: Sequence[TaskReport],
     asked: dict[str, list[Question]],
-    searcher: Searcher,
+    searchers: Searchers,
 ) -> None:
-    """contamination.json, and contamination.parquet with a row an item of which something was found."""
+    """contamination.json, and contamination.parquet with a row an item of which something was found, and how often in either way."""
     about = {"data": options.data, "cleaning": options.cleaning, "words": words, "evaluation_data": options.evaluation_data}
     write_json(out / "contamination.json", about | {"rules": options.rules, "tasks": [asdict(row) for row in reports]})
+    ways = (searchers.exact, searchers.normalised)
     rows = [
-        (task, question.item.uid, question.item.index, searcher.times_of(question.right), sum(map(searcher.times_of, question.wrong)))
+        (
+            *(task, question.item.uid, question.item.index),
+            *(times for way in ways for times in (way.times_of(question.right), sum(map(way.times_of, question.wrong)))),
+        )
         for task, table in asked.items()
         for question in table
     ]
-    found = [row for row in rows if row[3] or row[4]]
-    names = ("task", "uid", "item", "right_times", "wrong_times")
+    found = [row for row in rows if any(row[3:])]
+    names = ("task", "uid", "item", "right_times", "wrong_times", "right_times_normalised", "wrong_times_normalised")
     write_table(out / "contamination.parquet", {name: [row[k] for row in found] for k, name in enumerate(names)})
 
 
@@ -175,19 +229,18 @@ def _show(options: argparse.Namespace, words: int, reports: Sequence[TaskReport]
     from rich.table import Table
 
     table = Table(title=f"{options.evaluation_data} in {words:,} words of {options.data}", title_justify="left")
-    for column in ("task", "items", "any found", "%", "right", "wrong", "sentences found", "occurrences"):
+    for column in ("task", "items", "found exactly", "%", "right", "wrong", "normalised", "%", "right", "wrong", "sentences"):
         table.add_column(column, justify="left" if column == "task" else "right")
     for row in reports:
-        share = f"{100 * row.any / max(1, row.items):.2f}"
-        sentences = f"{row.found:,} of {row.sentences:,}"
-        table.add_row(
-            row.task, f"{row.items:,}", f"{row.any:,}", share, f"{row.right:,}", f"{row.wrong:,}", sentences, f"{row.occurrences:,}"
-        )
+        cells = []
+        for hits in (row.exact, row.normalised):
+            cells += [f"{hits.any:,}", f"{100 * hits.any / max(1, row.items):.2f}", f"{hits.right:,}", f"{hits.wrong:,}"]
+        table.add_row(row.task, f"{row.items:,}", *cells, f"{row.sentences:,}")
     console = Console(width=max(Console().width, _WIDTH))
     console.print(table)
     for row in reports:
         for example in row.examples[:2]:
-            line = f"{row.task} {example['uid']}_{example['item']} ({example['candidate']}): {example['text']!r}"
+            line = f"{row.task} {example['uid']}_{example['item']} ({example['candidate']}, {example['found']}): {example['text']!r}"
             console.print(
                 f"{line}: {example['times']} times, first in {example['first_in']}", soft_wrap=True, highlight=False, markup=False
             )

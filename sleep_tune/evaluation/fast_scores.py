@@ -1,23 +1,15 @@
 """Scores of a checkpoint's fast predictions, computed as the official collation does, from the file alone."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
 
 from sleep_tune.evaluation.challenge import File
-from sleep_tune.evaluation.official_data import available_tasks, load_items
 from sleep_tune.evaluation.official_layout import prediction_text
 from sleep_tune.evaluation.reading import ReadingResult
 from sleep_tune.evaluation.tasks import TASKS, TaskItems
-
-
-def gold(data: Path, edition: str) -> Callable[[File], TaskItems | None]:
-    """The fast items of a file's task by an edition's rules; None where `data` has none. Raises UserError for damaged data."""
-    there = available_tasks(data, fast=True)
-    return lambda file: load_items(data, [file.task], True, rules=edition)[0] if file.task in there else None
 
 
 def fast_score(file: File, content: Mapping[str, Any], items: TaskItems) -> dict[str, float]:

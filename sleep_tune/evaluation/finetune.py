@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sleep_tune.errors import UserError
 from sleep_tune.evaluation.finetune_settings import METRICS, Floats, Ints, Settings, chosen_labels, learning_rate
 from sleep_tune.evaluation.forwards import most_positions
 from sleep_tune.evaluation.tasks import Item, uid_key
@@ -74,18 +75,39 @@ class Classifier(nn.Module):
         return self.head(hidden_BLD[torch.arange(len(ids_BL), device=ids_BL.device), at_B])
 
 
-def longest_row(model: nn.Module, settings: Settings) -> int:
+def longest_row(model: Any, settings: Settings) -> int:
     """Tokens of the longest row: the official length, or the model's positions where it has fewer (the pipeline would crash)."""
-    return min(settings.max_length, most_positions(model) or settings.max_length)
+    positions = most_positions(model)
+    if positions is None:  # no table of positions that is known: a length that is only declared need not be a limit
+        config = model.config
+        declared = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or settings.max_length
+        positions = settings.max_length if declared >= settings.max_length or _takes(model, settings.max_length) else declared
+    return min(settings.max_length, positions)
+
+
+@torch.no_grad()
+def _takes(model: Any, tokens: int) -> bool:
+    """Whether a row of so many tokens goes through."""
+    base = model.base_model
+    try:
+        base(input_ids=torch.zeros((1, tokens), dtype=torch.long, device=next(base.parameters()).device))
+    except (IndexError, RuntimeError, ValueError):
+        return False
+    return True
 
 
 def encode(tokenizer: Any, items: Sequence[Item], longest: int) -> Encoded:
-    """Pairs as the tokenizer joins them, of at most `longest` tokens."""
+    """Pairs as the tokenizer joins them, of at most `longest` tokens: the longer text is cut first, as officially.
+
+    Raises UserError where the special tokens of a pair alone are more.
+    """
     texts = [[item.sentences[side] for item in items] for side in (0, 1)]
-    ids = [list(row) for row in tokenizer(*texts)["input_ids"]]
+    ids = [list(row) for row in tokenizer(*texts, verbose=False)["input_ids"]]
     cut_I = np.array([len(row) > longest for row in ids])
     for i in np.flatnonzero(cut_I):
         ids[i] = list(tokenizer(texts[0][i], texts[1][i], truncation=True, max_length=longest)["input_ids"])
+        if len(ids[i]) > longest:
+            raise UserError(f"model: takes rows of {longest} tokens, which the special tokens of a pair of texts fill")
     pad = next((int(number) for number in (tokenizer.pad_token_id, tokenizer.eos_token_id) if number is not None), 0)
     labels = np.array([int(item.numbers["label"]) for item in items], dtype=np.int64)
     return Encoded(tuple(tuple(row or [pad]) for row in ids), labels, cut_I, pad)

@@ -1,18 +1,18 @@
 """What `python -m sleep_tune.evaluation` does with the fine-tuned tasks: its options, what they ask for, progress on the way."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sleep_tune.errors import UserError, nearest
-from sleep_tune.evaluation.finetune_settings import GLUE, GROUP, OFFICIAL_SEED
-from sleep_tune.evaluation.official_data import all_tasks
-from sleep_tune.evaluation.scores import ScoreRow
-from sleep_tune.evaluation.tasks import TASKS
+from sleep_tune.errors import UserError
+from sleep_tune.evaluation.finetune_settings import GROUP, OFFICIAL_SEED
+from sleep_tune.evaluation.task_names import Names
 
-ALL = "all"  # zero-shot tasks that there is data for
-TUNED_HELP = f"fine-tuned: {', '.join(GLUE)}, or all of them: {GROUP}"
+if TYPE_CHECKING:
+    from sleep_tune.evaluation.finished import Records
+
+_MOST_DIGITS = 18  # of a seed
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -27,70 +27,53 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def split_tasks(options: argparse.Namespace) -> tuple[list[str], list[str], list[str]]:
-    """Zero-shot and fine-tuned tasks that `options.tasks` names, and notes on what `all` does not hold.
-
-    Raises UserError for a name that is neither, and for bad options.
-    """
-    names = [name.strip() for name in options.tasks.split(",") if name.strip()]
-    known = (*TASKS, *GLUE, GROUP, ALL)
-    for name in names:
-        if name not in known:
-            raise UserError(f"task = {name}: unknown{nearest(name, known)}")
-    if not names:
-        raise UserError(f"tasks = : name at least one (allowed: {', '.join(known)})")
-    tuned = [task for task in GLUE if task in names or GROUP in names]
+def check_options(options: argparse.Namespace) -> None:
+    """Raises UserError for what they cannot be; `options.seeds` afterwards are whole numbers."""
     if options.finetune_rows is not None and options.finetune_rows < 1:
         raise UserError(f"--finetune-rows = {options.finetune_rows}: must be at least 1")
-    options.seeds = _seeds(options.finetune_seeds)
-    if tuned and options.fast:
-        raise UserError(f"--fast: {', '.join(tuned)} is not part of the fast set")
-    if ALL not in names:
-        return [name for name in names if name in TASKS], tuned, []
-    there, notes = all_tasks(Path(options.data), options.fast)
-    hint = [] if tuned or options.fast else [f"{GROUP}: fine-tuned only where it is named: --tasks {ALL},{GROUP}"]
-    return there, tuned, [*notes, *hint]
+    parts = [part.strip() for part in options.finetune_seeds.split(",")]
+    whole = all(part.isascii() and part.isdigit() and len(part) <= _MOST_DIGITS for part in parts)
+    if not whole or len(set(map(int, parts))) < len(parts):
+        raise UserError(
+            f"--finetune-seeds = {options.finetune_seeds[:80]}: must be whole numbers separated by commas, each once, "
+            f"of at most {_MOST_DIGITS} digits"
+        )
+    options.seeds = tuple(map(int, parts))
 
 
-def _seeds(text: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() for part in parts) or len(set(map(int, parts))) < len(parts):
-        raise UserError(f"--finetune-seeds = {text}: must be whole numbers separated by commas, each once")
-    return tuple(map(int, parts))
+def settle_works(options: argparse.Namespace, names: Names) -> tuple[list[Any], list[str]]:
+    """The work there is data for, and a line for each task that is skipped.
 
-
-def settle_works(options: argparse.Namespace, tuned: Sequence[str], alone: bool) -> tuple[list[Any], list[str]]:
-    """The work there is data for, and a line for each task that is skipped. Raises UserError where nothing else was asked for."""
+    Raises UserError for a task without data that was named by its own name, and where nothing else was asked for.
+    """
     from sleep_tune.evaluation.finetune_data import load_works
 
-    works, skipped = load_works(
-        Path(options.data), tuned, options.backend, options.rules, options.finetune_rows, options.items_per_uid, options.seed
-    )
-    if alone and not works:
+    if not names.tuned:
+        return [], []
+    rows, per_uid, seed = options.finetune_rows, options.items_per_uid, options.seed
+    works, skipped = load_works(Path(options.data), names.tuned, options.backend, options.rules, rows, per_uid, seed, names.named)
+    if not works and not names.zero_shot:
         raise UserError("; ".join(skipped))
     return works, skipped
 
 
-def tune(
-    options: argparse.Namespace, works: Sequence[Any], backend: str, identity: str, load: Callable[[], Any], model_name: str
-) -> tuple[list[ScoreRow], list[str]]:
-    """Fine-tune what is not done yet, publish all of it; rows and notes."""
+def tune(options: argparse.Namespace, works: Sequence[Any], backend: str, records: "Records") -> list[str]:
+    """Fine-tune what is not done yet, publish each task as it is done; what the reader has to know of this command's way."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from sleep_tune.evaluation.finetune_data import How, finetune_works
-    from sleep_tune.evaluation.finetune_results import notes, score_row, write_tuned
+    from sleep_tune.evaluation.finetune_results import items_of, notes, score_row, write_tuned
+    from sleep_tune.evaluation.finished import Part, Subset
+    from sleep_tune.evaluation.progress import bars
+    from sleep_tune.evaluation.result_files import item_columns
+    from sleep_tune.evaluation.result_records import Identity
 
-    how = How(options.seeds, backend, identity, Path(options.out))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
-
-        def show(what: str) -> Callable[[int, int], None]:
-            bar = bars.add_task(what, total=None)
-            return lambda done, of: bars.update(bar, completed=done, total=of)
-
-        results = finetune_works(works, how, load, show)
-    for tuned in results:
-        write_tuned(tuned, model_name, options.revision)
-    precision = [f"{GROUP}: fine-tuned in fp32 all the same"] if options.bf16 else []
-    return [score_row(tuned) for tuned in results], [*notes(results), *precision]
+    source = records.source
+    how = How(options.seeds, backend, source.digest, records.out)
+    with bars(Console(stderr=True)) as show:
+        for tuned in finetune_works(works, how, lambda: source.load(backend), show):
+            write_tuned(tuned, source.name, source.revision, Identity.of(source.digest, source.place))
+            valid = tuned.work.valid
+            subset = Subset("pilot" if tuned.work.pilot else "full", options.items_per_uid if valid.sampled else None)
+            records.keep_tuned(score_row(tuned), notes([tuned]), Part(valid, subset), item_columns(items_of(tuned)))
+    return [f"{GROUP}: fine-tuned in fp32 all the same"] if options.bf16 and works else []

@@ -3,8 +3,7 @@
 A record is published whole and carries the key of what it was made from: the same command again goes on with the next one.
 """
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from sleep_tune.errors import UserError
 from sleep_tune.evaluation.finetune import Encoded, Epoch, Outcome, encode, finetune, longest_row
 from sleep_tune.evaluation.finetune_settings import GLUE, GROUP, Pooling, Settings, reader
 from sleep_tune.evaluation.official_data import SOURCE, find_directory, read_items
+from sleep_tune.evaluation.strict_json import BadJson, parse
 from sleep_tune.evaluation.tasks import Item, TaskItems, sample, uid_key
 from sleep_tune.files import write_json
 from sleep_tune.streams import stream
@@ -69,16 +69,20 @@ def load_works(
     train_rows: int | None = None,
     valid_rows: int | None = None,
     seed: int = 0,
+    needed: Collection[str] = (),
 ) -> tuple[list[Work], list[str]]:
     """The tasks whose files are there, and a line for each that is left out. Rows are left out by `seed`, where fewer are asked for.
-    Raises UserError for malformed files."""
+    Raises UserError for malformed files, and for a task of `needed` without files."""
     found = find_directory(data, reader(GLUE[tasks[0]])) if tasks else None
     works, notes = [], []
     for task in tasks:
         files = [f"{task}.train.jsonl", f"{task}.valid.jsonl"]
         missing = [file for file in files if found is None or file not in found.files]
         if found is None or missing:
-            notes.append(f"{task}: skipped: no {' and '.join(missing)} in {data} (full_eval/glue_filtered); {SOURCE}")
+            line = f"no {' and '.join(missing)} in {data} (full_eval/glue_filtered); {SOURCE}"
+            if task in needed:
+                raise UserError(f"task = {task}: {line}")
+            notes.append(f"{task}: skipped: {line}")
             continue
         train, valid = (read_items(reader(GLUE[task]), found, file, rules) for file in files)
         chosen = valid if valid_rows is None else sample(valid, task, valid_rows, seed)
@@ -102,14 +106,17 @@ def pooling_of(settings: Settings, backend: str, rules: str) -> Pooling:
     return "last" if backend == "causal" and rules != "2025" else settings.pooling
 
 
-def finetune_works(works: Sequence[Work], how: How, load: Load, show: Show) -> list[Tuned]:
-    """Fine-tune what is not done yet, seed by seed; a record is published after each."""
-    results = []
+def finetune_works(works: Sequence[Work], how: How, load: Load, show: Show) -> Iterator[Tuned]:
+    """Fine-tune what is not done yet, task by task and seed by seed; a record is published after each seed, a task handed on when done.
+
+    The model is loaded once, for the first task that needs it: fine-tuning is of a copy.
+    """
+    loaded: tuple[Any, Any] | None = None
     for work in works:
         keys = {seed: _key(work, how, seed) for seed in how.seeds}
         records = {seed: _read_record(_place(how, work, seed), keys[seed]) for seed in how.seeds}
         if None in records.values():
-            model, tokenizer = load()
+            model, tokenizer = loaded = loaded or load()
             longest = longest_row(model, work.settings)
             train, valid = (encode(tokenizer, items, longest) for items in (work.train, work.valid.items))
             for seed in [seed for seed in how.seeds if records[seed] is None]:
@@ -118,8 +125,7 @@ def finetune_works(works: Sequence[Work], how: How, load: Load, show: Show) -> l
                 record = _record(keys[seed], outcome, longest, train, valid)
                 write_json(_place(how, work, seed), record)
                 records[seed] = record
-        results.append(_tuned(work, how, [records[seed] for seed in how.seeds]))
-    return results
+        yield _tuned(work, how, [records[seed] for seed in how.seeds])
 
 
 def _place(how: How, work: Work, seed: int) -> Path:
@@ -148,8 +154,8 @@ def _read_record(path: Path, key: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        record: Any = json.loads(path.read_text())
-    except ValueError:
+        record = parse(path.read_text(encoding="utf-8"))
+    except (BadJson, UnicodeDecodeError):
         raise UserError(f"{path}: damaged; delete it to fine-tune again") from None
     return record if isinstance(record, dict) and record.get("key") == key else None
 

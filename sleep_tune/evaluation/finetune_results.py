@@ -12,7 +12,7 @@ import numpy as np
 from sleep_tune.evaluation.finetune import Outcome
 from sleep_tune.evaluation.finetune_data import Tuned
 from sleep_tune.evaluation.finetune_settings import GROUP, METRICS, SOURCES, Floats, Ints, chosen_labels, metric_stderr
-from sleep_tune.evaluation.result_files import item_columns, write_table
+from sleep_tune.evaluation.result_records import Identity, Record, begin_results, claim
 from sleep_tune.evaluation.rules import Decisions
 from sleep_tune.evaluation.scores import ScoreRow, TaskResult
 from sleep_tune.files import write_json, write_text
@@ -77,9 +77,9 @@ def _task_notes(tuned: Tuned) -> list[str]:
     if work.pilot:
         scored = f"{len(work.valid.items):,}{' sampled' if work.valid.sampled else ''} rows"
         lines.append(f"a pilot on {len(work.train):,} of {work.there:,} training rows, scored on {scored}: no official files")
-    for here, official, what in _row_counts(tuned):
-        if official and here != official:
-            lines.append(f"{here:,} {what} rows, the official file has {official:,}")
+    lines += [f"{here:,} {what} rows, the official file has {official:,}" for here, official, what in _other_counts(tuned)]
+    if unofficial(tuned) and not work.pilot:
+        lines.append(f"no official files: {'; '.join(unofficial(tuned))}")
     if tuned.train_cut or tuned.valid_cut_I.any():
         most = "" if tuned.longest == settings.max_length else f", the most the model takes (officially {settings.max_length})"
         lines.append(f"{tuned.train_cut:,} training and {tuned.valid_cut_I.sum():,} scored rows cut to {tuned.longest} tokens{most}")
@@ -94,11 +94,13 @@ _READS = {
 }
 
 
-def _row_counts(tuned: Tuned) -> list[tuple[int, int | None, str]]:
-    """Rows in the files, officially so many, of what; of scored rows only where none was left out."""
+def _other_counts(tuned: Tuned) -> list[tuple[int, int, str]]:
+    """Rows in the files, where these are not as many as officially, the official number, of what; of scored rows only where none was
+    left out."""
     settings, valid = tuned.work.settings, tuned.work.valid
     whole = [] if valid.sampled else [(len(valid.items), settings.valid_rows, "scored")]
-    return [(tuned.work.there, settings.train_rows, "training"), *whole]
+    counts = [(tuned.work.there, settings.train_rows, "training"), *whole]
+    return [(here, official, what) for here, official, what in counts if official and here != official]
 
 
 def _seed_line(tuned: Tuned, i: int) -> str:
@@ -134,16 +136,38 @@ def _log_softmax(logits_IC: Floats) -> Floats:
     return wide_IC - wide_IC.max(1, keepdims=True) - np.log(np.exp(wide_IC - wide_IC.max(1, keepdims=True)).sum(1, keepdims=True))
 
 
-def write_tuned(tuned: Tuned, model_name: str, revision: str = "main") -> Path | None:
-    """Publish the rows' table; of what is no pilot, also `results/<model>/<revision>/finetune/<task>/` as the official pipeline does,
-    of the first seed: to choose the best one would be to choose on the scored rows once more. Returns that directory."""
+def unofficial(tuned: Tuned) -> list[str]:
+    """Why its answers are not what the official pipeline would have written; [] where they are."""
+    reasons = [f"{here:,} {what} rows, the official file has {official:,}" for here, official, what in _other_counts(tuned)]
+    if tuned.work.pilot:
+        reasons.insert(0, "rows were left out")
+    if tuned.how.seeds[0] != tuned.work.settings.seed:
+        reasons.append(f"seed {tuned.how.seeds[0]} comes first, the official one is {tuned.work.settings.seed}")
+    if np.isnan(tuned.outcomes[0].logits_IC).any():
+        reasons.append("rows without an answer (NaN)")
+    return reasons
+
+
+def _record(tuned: Tuned, model: Identity | None) -> Record:
+    ties, nans = (int(flag_I.sum()) for flag_I in _ties_and_nans(tuned.outcomes[0]))
+    digest, place = (model.digest, model.place) if model is not None else (None, None)
+    return Record(digest, place, tuned.work.valid.rules, "", len(tuned.work.valid.items), ties, nans)
+
+
+def write_tuned(tuned: Tuned, model_name: str, revision: str = "main", model: Identity | None = None) -> Path | None:
+    """Publish the settings; where all is official, also `results/<model>/<revision>/finetune/<task>/` as the official pipeline does,
+    of the first seed: to choose the best one would be to choose on the scored rows once more. Returns that directory.
+
+    Official files that were made before stay. Raises UserError where results of another `model` are in their place."""
     task = tuned.work.settings.task
-    write_table(tuned.how.out / "tasks" / f"{task}.parquet", item_columns(items_of(tuned)))
     used = [(name, getattr(tuned.work.settings, name), source) for name, source in SOURCES.items()]
     write_json(tuned.how.out / GROUP / task / "settings.json", {name: {"value": value, "source": source} for name, value, source in used})
-    if tuned.work.pilot:
-        return None
     place = tuned.how.out / "results" / model_name / revision / "finetune" / task
+    if model is not None:
+        claim(tuned.how.out, model_name, revision, model)
+    if unofficial(tuned):
+        return None
+    begin_results(place, _record(tuned, model))
     metrics = {name: _best(tuned, 0, name) for name in tuned.work.settings.metrics}
     write_text(place / "results.txt", "\n".join(f"{name}: {value}" for name, value in metrics.items()))
     chosen_I = np.maximum(chosen_labels(tuned.outcomes[0].logits_IC, tuned.work.valid.rules), 0)

@@ -4,6 +4,7 @@ One row of `GLUE` a task; `settings_table` lists task by task what is set, to wh
 as the settings name them. Legend: I rows, C labels.
 """
 
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from string import Formatter
@@ -115,7 +116,7 @@ def reader(settings: Settings) -> Task:
         texts = tuple(template.format_map(_strings(raw, template)) for template in (settings.first, settings.second))
         label = raw.get("label")
         if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < settings.labels:
-            raise BadItem(f"field label = {label!r}: must be a whole number from 0 to {settings.labels - 1}")
+            raise BadItem(f"field label = {reprlib.repr(label)}: must be a whole number from 0 to {settings.labels - 1}")
         return Item(settings.task, 0, texts, (), {"UID": settings.task}, numbers={"label": float(label)})
 
     return Task(settings.task, "", read, DIRECTORY, None)
@@ -125,7 +126,7 @@ def _strings(raw: Raw, template: str) -> dict[str, str]:
     values = {name: raw.get(name) for _, name, _, _ in Formatter().parse(template) if name}
     for name, value in values.items():
         if not isinstance(value, str):
-            raise BadItem(f"field {name} " + (f"= {value!r}: must be a text" if name in raw else "missing"))
+            raise BadItem(f"field {name} " + (f"= {reprlib.repr(value)}: must be a text" if name in raw else "missing"))
     return {name: str(value) for name, value in values.items()}
 
 

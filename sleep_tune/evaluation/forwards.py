@@ -4,6 +4,7 @@ Every way gives the logits that the model's own forward would give there, up to 
 before a way is used, and otherwise takes the next slower one. Rows have one length: nothing is padded.
 """
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -35,11 +36,12 @@ def head_at_positions(model: Any, ids_BL: Tensor, row_S: Tensor, position_S: Ten
         output[next(iter(output.keys()))] = chosen
         return output
 
-    handle = model.base_model.register_forward_hook(select)
-    try:
-        output = model(input_ids=ids_BL, attention_mask=torch.ones_like(ids_BL))
-    finally:
-        handle.remove()
+    with _ONE_AT_A_TIME:
+        handle = model.base_model.register_forward_hook(select)
+        try:
+            output = model(input_ids=ids_BL, attention_mask=torch.ones_like(ids_BL))
+        finally:
+            handle.remove()
     return (output[0] if isinstance(output, tuple) else output["logits"])[0]
 
 
@@ -117,8 +119,10 @@ def most_positions(model: nn.Module) -> int | None:
     return None
 
 
+_ONE_AT_A_TIME = threading.Lock()  # a hook is the model's, whichever thread runs it
 _POSITION_TABLES = {"position_embeddings", "wpe", "embed_positions"}
 LOGITS_AT: dict[str, LogitsAt] = {
     "RobertaForMaskedLM": roberta_last_layer_at_positions,
     "RobertaPreLayerNormForMaskedLM": roberta_last_layer_at_positions,
 }
+SIDE_BY_SIDE = {roberta_last_layer_at_positions}  # keeps nothing in the model while it runs: threads can share it

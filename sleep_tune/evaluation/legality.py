@@ -1,20 +1,26 @@
 """Whether a trial kept to the challenge's budget: words of data, words seen with repeats, and the text its tokenizer was trained on.
 
-Words are whitespace words of the cleaned text that was trained on; those of the raw text stand beside them. What cannot be told any more
-is null, never taken for granted.
+Judged are whitespace words of the source text as it is distributed, which is what the challenge counts; those of the cleaned text, which
+the model reads, stand beside them. What cannot be told any more is null, never taken for granted.
 """
 
-import json
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from sleep_tune.config import Config, load_config
-from sleep_tune.data.token_store import Prepared, find_prepared, open_store
+from sleep_tune.data.token_store import Prepared, StoreDamaged, TokenStore, find_prepared, open_store
 from sleep_tune.errors import UserError
-from sleep_tune.evaluation.challenge import MILLION, Track
+from sleep_tune.evaluation.challenge import Track, names_of
+from sleep_tune.evaluation.model_source import ModelSource
+from sleep_tune.evaluation.raw_words import Kept, kept_words
+from sleep_tune.evaluation.result_records import models_in
+from sleep_tune.evaluation.strict_json import BadJson, parse
 from sleep_tune.presets import read_yaml
+
+Words = dict[str, int | None]  # of a text once cleaned and raw; None: unknown
 
 
 def is_trial(directory: Path) -> bool:
@@ -22,33 +28,67 @@ def is_trial(directory: Path) -> bool:
     return (directory / "config.yaml").is_file() and (directory / "steps.jsonl").is_file()
 
 
+def trial_config(trial: Path) -> Config:
+    """The trial's configuration. Raises UserError for a damaged one."""
+    path = trial / "config.yaml"
+    try:
+        raw = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: damaged; must be the configuration of a trial")
+    return load_config(raw)
+
+
+def wrong_model(trial: Path, results: Path) -> list[str]:
+    """A line where the final model's results are known to be of another model than the trial's own."""
+    own = trial / "model"
+    if not own.is_dir() or not results.is_dir():
+        return []
+    others = models_in(results)
+    if not others or ModelSource(str(own)).digest in others:
+        return []
+    return [f"{results.parent.name}: the results are of another model than {own}: score that one, or name its own trial (--trial)"]
+
+
 def legality(trial: Path, track: str, limits: Track) -> dict[str, Any]:
     """What the run used of its budget and the verdicts; `legal` is null where one cannot be told. Raises UserError for a damaged trial."""
-    config = load_config(read_yaml((trial / "config.yaml").read_text(), str(trial / "config.yaml")))
-    prepared, why_not = _prepared(config)
+    config = trial_config(trial)
+    kept, store, unknown = _data(config)
     seen, finished = _words_seen(trial)
-    data: dict[str, Any] = {"limit": limits.data_words, "words": None, "raw_words": None}
-    if prepared is not None:
-        data |= {"words": prepared.train_words, "raw_words": sum(part.raw_words for part in prepared.report if part.split == "train")}
-        data["limited_to"] = config.data.words
+    exposures_N = _exposures(trial, store) if store is not None else None
+    data_words: Words = {"words": None, "raw_words": None}
+    seen_words: Words = {"words": seen, "raw_words": None}
+    if store is not None:
+        data_words = {"words": sum(part.words for part in kept), "raw_words": sum(part.raw_words for part in kept)}
+        seen_words["raw_words"] = _raw_words_seen(seen, exposures_N, store, kept)
+        unknown += [] if exposures_N is not None else ["the raw words seen are unknown: no exposures.npy"]
     verdicts = {
-        "words_of_data": None if prepared is None else prepared.train_words <= limits.data_words,
-        "words_seen": seen <= limits.seen_words if finished else None,
+        "words_of_data": _within(data_words, limits.data_words),
+        "words_seen": _within(seen_words, limits.seen_words) if finished else None,
     }
     return {
         "trial": str(trial),
         "track": track,
         "legal": False if False in verdicts.values() else None if None in verdicts.values() else True,
         "verdicts": verdicts,
-        "words_of_data": data,
-        "words_seen": {"limit": limits.seen_words, "words": seen, "finished": finished},
-        "exposures": _exposures(trial, prepared),
+        "words_of_data": {"limit": limits.data_words, **data_words, "limited_to": config.data.words},
+        "words_seen": {"limit": limits.seen_words, **seen_words, "finished": finished},
+        "exposures": _summary(exposures_N, store) if exposures_N is not None and store is not None else None,
         # it is trained on the very words that are trained on, after cleaning and the limit
-        "tokenizer_text": {"words": data["words"], "beside_the_data": 0, "vocabulary": config.tokenizer.vocab_size},
+        "tokenizer_text": {**data_words, "beside_the_data": 0, "vocabulary": config.tokenizer.vocab_size},
         "dev_text": "read for dev_loss alone, never trained on",
         "checkpoints": _checkpoints(trial, limits),
-        "unknown": [why_not] if why_not else [],
+        "unknown": unknown,
     }
+
+
+def _within(words: Words, limit: int) -> bool | None:
+    """Whether the raw words are within the limit; where they are unknown, cleaned ones can still be over it: cleaning takes away."""
+    raw, cleaned = words["raw_words"], words["words"]
+    if raw is not None:
+        return raw <= limit
+    return False if cleaned is not None and cleaned > limit else None
 
 
 def lines(found: dict[str, Any]) -> list[str]:
@@ -56,11 +96,13 @@ def lines(found: dict[str, Any]) -> list[str]:
     said = {True: "within", False: "OVER", None: "cannot be told to be within"}
     table = []
     for name, what in (("words_of_data", "words of data"), ("words_seen", "words seen, repeats counted")):
-        words, verdict = found[name]["words"], found["verdicts"][name]
-        table.append(
-            f"{what}: {'unknown' if words is None else f'{words:,}'}, {said[verdict]} the {found[name]['limit']:,} of {found['track']}"
-        )
-    exposures = found["exposures"]
+        counts = [None if found[name][key] is None else f"{found[name][key]:,}" for key in ("raw_words", "words")]
+        text = f"{counts[0] or 'unknown'} of the raw text ({counts[1] or 'unknown'} once cleaned)"
+        table.append(f"{what}: {text}, {said[found['verdicts'][name]]} the {found[name]['limit']:,} of {found['track']}")
+    exposures, seen = found["exposures"], found["words_seen"]
+    if found["verdicts"]["words_seen"] is False and seen["raw_words"]:
+        allowed = seen["limit"] * seen["words"] // seen["raw_words"]
+        table.append(f"the raw words are what the challenge counts: a run over this text may see {allowed:,} cleaned words (budget_words)")
     if exposures:
         table.append(
             f"exposures: {exposures['mean']:.2f} a sample on average, {exposures['most']} at most, {exposures['never']:,} samples never"
@@ -69,14 +111,18 @@ def lines(found: dict[str, Any]) -> list[str]:
     return table + list(found["unknown"])
 
 
-def _prepared(config: Config) -> tuple[Prepared | None, str]:
+def _data(config: Config) -> tuple[tuple[Kept, ...], TokenStore | None, list[str]]:
+    """Words by domain and the samples of the trial's text, or why they cannot be told."""
     from sleep_tune.study.material import recipe
 
     try:
-        prepared = find_prepared(**recipe(config))
-    except UserError as error:
-        return None, f"the words of data are unknown: {error}"
-    return prepared, "" if prepared is not None else "the words of data are unknown: the prepared text is no longer in the cache"
+        asked = recipe(config)
+        prepared: Prepared | None = find_prepared(**asked)
+        if prepared is not None:
+            return kept_words(prepared.report, asked), open_store(prepared.directory), []
+    except (UserError, StoreDamaged) as error:
+        return (), None, [f"the words of data are unknown: {error}"]
+    return (), None, ["the words of data are unknown: the prepared text is no longer in the cache"]
 
 
 def _words_seen(trial: Path) -> tuple[int, bool]:
@@ -85,34 +131,60 @@ def _words_seen(trial: Path) -> tuple[int, bool]:
     path = final if final.exists() else trial / "steps.jsonl"
     try:
         if final.exists():
-            return int(json.loads(final.read_text())["words_seen"]), True
+            return _count(final.read_bytes()), True
         steps = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-        return (int(json.loads(steps[-1])["words_seen"]) if steps else 0), False
-    except (ValueError, KeyError, TypeError):
+        return (_count(steps[-1]) if steps else 0), False
+    except (BadJson, UnicodeDecodeError, KeyError, TypeError):
         raise UserError(f"{path}: damaged; the words seen cannot be read") from None
 
 
-def _exposures(trial: Path, prepared: Prepared | None) -> dict[str, Any] | None:
-    """How often samples were trained on; None for a trial that is not over, or whose text is gone."""
+def _count(text: bytes) -> int:
+    words = parse(text.decode("utf-8"))["words_seen"]
+    if type(words) is not int or words < 0:
+        raise TypeError("no number of words")
+    return words
+
+
+def _exposures(trial: Path, store: TokenStore) -> Any:
+    """How often each sample was trained on (N,); None for a trial that is not over. Raises UserError for a damaged file."""
     path = trial / "exposures.npy"
-    if not path.exists() or prepared is None:
+    if not path.exists():
         return None
-    exposures_N, words_N = np.load(path), open_store(prepared.directory).words_N
-    if exposures_N.shape != words_N.shape:
-        raise UserError(f"{path}: of {len(exposures_N):,} samples, the text has {len(words_N):,}: damaged, or another text")
+    try:
+        exposures_N = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError, BadZipFile):
+        raise UserError(f"{path}: damaged; not an array of counts") from None
+    if not isinstance(exposures_N, np.ndarray) or exposures_N.dtype.kind not in "iu":
+        raise UserError(f"{path}: damaged; not an array of counts")
+    if exposures_N.shape != store.words_N.shape:
+        raise UserError(f"{path}: of {exposures_N.size:,} samples, the text has {len(store.words_N):,}: damaged, or another text")
+    return exposures_N.astype(np.int64)
+
+
+def _raw_words_seen(seen: int, exposures_N: Any, store: TokenStore, kept: tuple[Kept, ...]) -> int | None:
+    """Words of the raw text that stand behind the cleaned ones seen, domain by domain: cleaning takes more from one than from another."""
+    if exposures_N is None:
+        return None
+    ratio_D = np.array([part.raw_words / max(1, part.words) for part in kept])
+    words_N = exposures_N * store.words_N.astype(np.int64)
+    if not words_N.sum():
+        return seen
+    return round(seen * float(words_N @ ratio_D[store.domain_N]) / float(words_N.sum()))
+
+
+def _summary(exposures_N: Any, store: TokenStore) -> dict[str, Any]:
     times, samples = np.unique(exposures_N, return_counts=True)
     return {
         "samples": len(exposures_N),
         "mean": float(exposures_N.mean()),
         "most": int(exposures_N.max()),
         "never": int((exposures_N == 0).sum()),
-        "words": int(exposures_N.astype(np.int64) @ words_N.astype(np.int64)),
+        "words": int(exposures_N @ store.words_N.astype(np.int64)),
         "samples_by_exposures": {int(count): int(number) for count, number in zip(times, samples, strict=True)},
     }
 
 
 def _checkpoints(trial: Path, limits: Track) -> dict[str, list[str]]:
     """The challenge's checkpoints of which the trial has kept a model, and the others."""
-    words = {f"chck_{million}M": million * MILLION for million in limits.millions}
-    there = [name for name, count in words.items() if (trial / "milestones" / f"words_{count}").is_dir()]
-    return {"kept": there, "missing": [name for name in words if name not in there]}
+    there = [name for name in limits.revisions if any((trial / "milestones" / own).is_dir() for own in names_of(name))]
+    return {"kept": there, "missing": [name for name in limits.revisions if name not in there]}

@@ -1,7 +1,7 @@
 """What a model did item by item, kept beside its scores: which of two answers it prefers and by how much.
 
-`items.parquet`, one row an item: `ITEM_COLUMNS`. The evaluation command writes one for all its tasks, a trial one at its end and one
-for every milestone that it is scored at. Two of them are compared by `comparison.py`.
+`items.parquet`, one row an item: `result_files.item_columns` and `ORIGIN`. The evaluation command writes one for the model and one for
+each of its checkpoints, a trial one at its end and one for every milestone that it is scored at. `comparison.py` compares two of them.
 """
 
 import re
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sleep_tune.errors import UserError
-from sleep_tune.evaluation.age_of_acquisition import AgeResult
+from sleep_tune.errors import UserError, one_line
+from sleep_tune.evaluation.age_of_acquisition import AgeResult, words_seen
 from sleep_tune.evaluation.plan import Array
 from sleep_tune.evaluation.reading import ReadingResult
 from sleep_tune.evaluation.result_files import item_columns, write_table
@@ -20,9 +20,11 @@ from sleep_tune.evaluation.scores import TaskResult
 from sleep_tune.words import show_words
 
 ITEMS = "items.parquet"
+ORIGIN = ("backend", "rules", "dataset")  # what scores can only be compared by if it is one on both sides, or named
 _PLACES = (ITEMS, f"evaluation/{ITEMS}")  # in the directory of an evaluation or a trial
 _MILESTONE = re.compile(r"words_(\d+)\.parquet")
-_KINDS = {"task": "O", "uid": "O", "item": "i8", "text": "i8", "margin": "f8", "credit": "f8", "tie": "?", "nan": "?"}
+_KINDS = {"task": "O", "uid": "O", "item": "i8", "text": "i8", "margin": "f8", "credit": "f8", "tie": "?", "nan": "?", "chosen": "i8"}
+_UNSAID = {**dict.fromkeys(ORIGIN, ""), "label": -1}  # of files that do not say
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Items:
     credit: Array  # what the rules gave, 0 to 1
     tie: Array
     nan: Array
+    chosen: Array  # the candidate, or the label of a fine-tuned task; -1: none
+    label: Array  # the right one of a fine-tuned task; -1: not said
+    backend: Array  # "" in these three: not said
+    rules: Array
+    dataset: Array  # the directory that the items are from: of the full or the fast set
 
     def __len__(self) -> int:
         return len(self.task)
@@ -48,9 +55,17 @@ class Items:
 
 def write_items(path: Path, results: Sequence[TaskResult | ReadingResult | AgeResult]) -> None:
     """Publish the items of these results; of none, no file."""
-    tables = [item_columns(result) for result in results]
+    tables = [{**item_columns(result), **_origin(result)} for result in results]
     if tables:
         write_table(path, {name: np.concatenate([np.asarray(table[name]) for table in tables]) for name in tables[0]})
+
+
+def _origin(result: TaskResult | ReadingResult | AgeResult) -> dict[str, Array]:
+    items = result.items
+    return {
+        name: np.full(len(items.items), value, dtype=object)
+        for name, value in zip(ORIGIN, (result.backend, items.rules, items.dataset), strict=True)
+    }
 
 
 def milestone_file(trial: Path, milestone: int) -> Path:
@@ -64,11 +79,18 @@ def milestone_files(trial: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
+def checkpoint_files(out: Path) -> dict[int, Path]:
+    """The same of the checkpoints that an evaluation has scored, by the words that their names say."""
+    found = {path: words_seen(path.stem) for path in (out / "checkpoints").glob("*.parquet")}
+    return dict(sorted((int(words), path) for path, words in found.items() if words is not None))
+
+
 def find_items(place: str, option: str) -> Path:
-    """The file that `place` means: itself, what an evaluation or trial in it has kept, or TRIAL@WORDS for a milestone. Raises UserError."""
-    trial, at, words = place.rpartition("@")
-    if at and words.isdigit() and not Path(place).exists():
-        return _milestone(Path(trial), int(words), option)
+    """The file that `place` means: itself, what an evaluation or trial in it has kept, TRIAL@WORDS for a milestone, or OUT@REVISION for a
+    checkpoint. Raises UserError."""
+    directory, at, which = place.rpartition("@")
+    if at and not Path(place).exists():
+        return _point(directory, which, option)
     path = Path(place)
     if path.is_file():
         return path
@@ -77,16 +99,25 @@ def find_items(place: str, option: str) -> Path:
     for name in _PLACES:
         if (path / name).is_file():
             return path / name
-    kept = ", ".join(f"{place}@{milestone}" for milestone in milestone_files(path))
+    kept = ", ".join(f"{place}@{name}" for name in _points(path))
     raise UserError(f"{option} = {place}: holds no {' or '.join(_PLACES)}" + (f" (it holds {kept})" if kept else ""))
 
 
-def _milestone(trial: Path, words: int, option: str) -> Path:
-    there = milestone_files(trial)
-    if words not in there:
-        kept = ", ".join(str(milestone) for milestone in there) or "none"
-        raise UserError(f"{option} = {trial}@{words}: no items of the milestone at {show_words(words)} words (kept: {kept})")
-    return there[words]
+def _points(directory: Path) -> dict[str, Path]:
+    """Milestones of a trial and checkpoints of an evaluation, by what follows the @."""
+    return {str(words): path for words, path in milestone_files(directory).items()} | {
+        path.stem: path for path in checkpoint_files(directory).values()
+    }
+
+
+def _point(directory: str, which: str, option: str) -> Path:
+    if not Path(directory).is_dir():
+        raise UserError(f"{option} = {directory}@{which}: no such directory of an evaluation or trial, nor a parquet file of items")
+    there = _points(Path(directory))
+    if which not in there:
+        what = f"the milestone at {show_words(int(which))} words" if which.isdecimal() else f"a checkpoint {which}"
+        raise UserError(f"{option} = {directory}@{which}: no items of {what} (kept: {', '.join(there) or 'none'})")
+    return there[which]
 
 
 def read_items(path: Path) -> Items:
@@ -95,11 +126,15 @@ def read_items(path: Path) -> Items:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, columns=list(_KINDS))
-        columns = {name: table[name].to_numpy(zero_copy_only=False).astype(kind) for name, kind in _KINDS.items()}
+        file = pq.ParquetFile(path)
+        said = [name for name in _UNSAID if name in file.schema_arrow.names]
+        table = file.read(columns=[*_KINDS, *said])
+        columns = {name: table[name].to_numpy(zero_copy_only=False) for name in (*_KINDS, *said)}
+        columns = {name: column.astype(_KINDS.get(name, "i8" if name == "label" else "O")) for name, column in columns.items()}
     except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
-        raise UserError(f"{path}: not a table of items, or a damaged one ({' '.join(str(error).split())[:120]})") from None
-    return Items(**columns)
+        raise UserError(f"{path}: not a table of items, or a damaged one ({one_line(error)[:120]})") from None
+    unsaid = {name: np.full(len(columns["task"]), value, dtype="i8" if name == "label" else "O") for name, value in _UNSAID.items()}
+    return Items(**(unsaid | columns))
 
 
 def by_uid(items: Items) -> dict[tuple[str, str], Array]:

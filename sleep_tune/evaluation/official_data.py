@@ -4,35 +4,22 @@ Nothing is unpacked: members of archives are read into memory. Errors are one li
 the data come from.
 """
 
-import json
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+import codecs
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from sleep_tune.errors import UserError, nearest
+from sleep_tune.evaluation.data_trees import Tree, content_of, folder_tree, packed_tree, zip_tree
 from sleep_tune.evaluation.official_tables import table_rows
 from sleep_tune.evaluation.rules import RULES
+from sleep_tune.evaluation.strict_json import BadJson, parse
 from sleep_tune.evaluation.tasks import TASKS, BadItem, Item, Numbering, Task, TaskItems, sample
 
 # The node that the README of babylm/evaluation-pipeline-2025 links to.
 SOURCE = "the official evaluation_data folder or zip is at https://osf.io/ryjfm/ (see babylm/evaluation-pipeline-2025)"
 _ARCHIVES = (".tar.gz", ".tgz", ".zip")
 _TABLES = {name for task in TASKS.values() for name in task.table}
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError, NotImplementedError)
-
-
-@dataclass(frozen=True)
-class Tree:
-    """Where files are read from: a folder, a zip, or an archive in one of these. Paths are relative, with slashes."""
-
-    name: str  # as errors show it
-    names: Callable[[str], list[str]]  # names directly in a directory; [] where there is none
-    read: Callable[[str], bytes]
 
 
 @dataclass(frozen=True)
@@ -129,23 +116,23 @@ def _place(task: Task, fast: bool) -> str:
 
 
 def _is_one_task(data: Path) -> bool:
-    names = _folder(data).names("") if data.is_dir() else [data.name]
+    names = folder_tree(data).names("") if data.is_dir() else [data.name]
     return any(name.endswith(".jsonl") or name in _TABLES for name in names)
 
 
 def _find(data: Path, task: Task, fast: bool) -> Found | None:
     """The task's files: those of the directory or file given, else the fast or full directory, else the full set's fast slice."""
     if data.is_file() and data.name in _TABLES:
-        return _in_directory(_folder(data.parent), "", task, (), task.full) if data.name in task.table else None
+        return _in_directory(folder_tree(data.parent), "", task, (), task.full) if data.name in task.table else None
     if data.suffix == ".jsonl" and data.is_file():
         if task.table:
             return None
-        return Found(_folder(data.parent), "", (data.name,), data.stem)
+        return Found(folder_tree(data.parent), "", (data.name,), data.stem)
     if _is_one_task(data):
-        return _in_directory(_folder(data), "", task, (), data.resolve().stem)
+        return _in_directory(folder_tree(data), "", task, (), data.resolve().stem)
     if task.name == "pairs":
         return None
-    tree = _zip(data) if data.is_file() else _folder(data)
+    tree = zip_tree(data, SOURCE) if data.is_file() else folder_tree(data)
     places = [("fast_eval", task.fast, ()), ("full_eval", task.full, task.fast_files)] if fast else [("full_eval", task.full, task.files)]
     for part, directory, stems in places:
         if directory is None or (part == "full_eval" and fast and task.fast != task.full and not task.fast_files):
@@ -178,7 +165,7 @@ def _in_archive(tree: Tree, parent: str, directory: str, task: Task, stems: Sequ
     for suffix in _ARCHIVES:
         if f"{directory}{suffix}" in tree.names(parent):
             path = f"{parent}/{directory}{suffix}".lstrip("/")
-            inner = _archive(f"{tree.name}/{path}", tree.read(path))
+            inner = packed_tree(f"{tree.name}/{path}", content_of(tree, path))
             for inside in (directory, ""):
                 found = inner and _in_directory(inner, inside, task, stems, dataset)
                 if found:
@@ -188,59 +175,10 @@ def _in_archive(tree: Tree, parent: str, directory: str, task: Task, stems: Sequ
 
 def _locked(data: Path, task: Task, fast: bool) -> bool:
     """Whether the task is there only as a zip with a password (EWoK's)."""
-    tree = _zip(data) if data.is_file() else _folder(data)
+    tree = zip_tree(data, SOURCE) if data.is_file() else folder_tree(data)
     directory = task.fast if fast else task.full
     roots = _roots(data, "fast_eval" if fast else "full_eval")
     return directory is not None and any(f"{directory}.zip" in tree.names(root.rstrip("/")) for root in roots)
-
-
-def _folder(folder: Path) -> Tree:
-    def names(path: str) -> list[str]:
-        directory = folder / path
-        # Path.iterdir's order, as the official pipeline has it: it orders the keys of predictions.json, nothing else
-        return [entry.name for entry in directory.iterdir()] if directory.is_dir() else []
-
-    return Tree(str(folder), names, lambda path: (folder / path).read_bytes())
-
-
-def _zip(path: Path) -> Tree:
-    if not zipfile.is_zipfile(path):
-        raise UserError(f"evaluation data = {path}: must be a folder, the official zip or a jsonl file, not a damaged zip; {SOURCE}")
-    return _of_members(str(path), *_zip_members(zipfile.ZipFile(path)))
-
-
-def _archive(name: str, content: bytes) -> Tree | None:
-    """A tar.gz or zip in memory; None for a zip with a password. Raises UserError for a damaged one."""
-    try:
-        if name.endswith(".zip"):
-            archive = zipfile.ZipFile(BytesIO(content))
-            if any(member.flag_bits & 1 for member in archive.infolist()):
-                return None
-            return _of_members(name, *_zip_members(archive))
-        with tarfile.open(fileobj=BytesIO(content), mode="r:gz") as tar:
-            members = {member.name.removeprefix("./"): tar.extractfile(member) for member in tar if member.isfile()}
-            return _of_members(name, list(members), {path: file.read() for path, file in members.items() if file}.__getitem__)
-    except _DAMAGED as error:
-        raise UserError(f"{name}: a damaged or truncated archive ({error})") from None
-
-
-def _zip_members(archive: zipfile.ZipFile) -> tuple[list[str], Callable[[str], bytes]]:
-    """Paths from full_eval or fast_eval on, whatever folder the zip wraps them in."""
-    originals: dict[str, str] = {}
-    for path in archive.namelist():
-        parts = PurePosixPath(path).parts
-        start = next((i for i, part in enumerate(parts) if part in ("full_eval", "fast_eval")), 0)
-        if not path.endswith("/") and "__MACOSX" not in parts:
-            originals["/".join(parts[start:])] = path
-    return list(originals), lambda path: archive.read(originals[path])
-
-
-def _of_members(name: str, paths: Sequence[str], read: Callable[[str], bytes]) -> Tree:
-    by_directory: dict[str, list[str]] = {}
-    for path in paths:
-        directory, _, file = path.rpartition("/")
-        by_directory.setdefault(directory, []).append(file)
-    return Tree(name, lambda directory: by_directory.get(directory, []), read)
 
 
 def _load_task(task: Task, found: Found, items_per_uid: int | None, seed: int, rules: str) -> TaskItems:
@@ -261,13 +199,12 @@ def _read_file(task: Task, found: Found, file: str, rules: str) -> Iterator[Item
     where = f"{found.tree.name}/{path}"
     for number, line in enumerate(_text(found.tree, path, where).removesuffix("\n").split("\n"), start=1):
         try:
-            raw: Any = json.loads(line)
+            raw = parse(line)
             if not isinstance(raw, dict):
                 raise BadItem("must be a JSON object")
             item = task.read(raw, PurePosixPath(file).stem, RULES[rules].edition)
-        except json.JSONDecodeError as error:
-            what = "an empty line" if not line.strip() else f"not JSON ({error.msg} at character {error.pos + 1}; a truncated file?)"
-            raise UserError(f"{where} line {number}: {what}") from None
+        except BadJson as error:
+            raise UserError(f"{where} line {number}: {error if line.strip() else 'an empty line'}") from None
         except BadItem as error:
             raise UserError(f"{where} line {number}: {error} (task {task.name})") from None
         if item is not None:
@@ -288,12 +225,9 @@ def _read_table(task: Task, found: Found, rules: str) -> Iterator[Item]:
 
 
 def _text(tree: Tree, path: str, where: str) -> str:
+    content = content_of(tree, path)
     try:
-        content = tree.read(path)
-    except (*_DAMAGED, RuntimeError) as error:  # RuntimeError: a password
-        raise UserError(f"{where}: cannot be read ({error})") from None
-    try:
-        decoded = content.decode("utf-8")
+        decoded = content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{where} line {content[: error.start].count(10) + 1}: not UTF-8 text") from None
     if decoded in ("", "\n"):

@@ -5,11 +5,11 @@ Text in, raw items out, each with where it stands; which files these are is `off
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sleep_tune.errors import UserError
+from sleep_tune.evaluation.strict_json import BadJson, parse
 from sleep_tune.evaluation.tasks import MONTHS, READING_TIMES, REGRESSORS, BadItem, Raw, number
 
 _NEEDED = ("item", "word", "prev_item", "prev_word", *REGRESSORS, *READING_TIMES)
@@ -43,9 +43,9 @@ def _acquisition_rows(files: list[tuple[str, str]]) -> Iterator[tuple[str, Raw]]
 
 def _contexts(where: str, content: str) -> dict[str, list[Any]]:
     try:
-        words = json.loads(content)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON ({error.msg} at character {error.pos + 1}; a truncated file?)") from None
+        words = parse(content)
+    except BadJson as error:
+        raise UserError(f"{where}: {error}") from None
     if not isinstance(words, dict) or not all(isinstance(contexts, list) for contexts in words.values()):
         raise UserError(f"{where}: must be a JSON object that gives each word a list of contexts")
     return words
@@ -72,6 +72,9 @@ def _csv(where: str, content: str, needed: tuple[str, ...]) -> Iterator[tuple[in
         missing = [name for name in needed if name not in (reader.fieldnames or ())]
         if missing:
             raise UserError(f"{where}: no column {', '.join(missing)}")
+        twice = [name for name in needed if list(reader.fieldnames or ()).count(name) > 1]
+        if twice:
+            raise UserError(f"{where}: column {twice[0]} is there twice")
         for row in reader:
             if None in row or None in row.values():
                 fields = len(reader.fieldnames or ())

@@ -65,6 +65,11 @@ class Plan:
         """Forward passes of one row."""
         return sum(len(bucket.row_sequence_R) for bucket in self.buckets)
 
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all rows: what scoring costs, up to a factor of the model's."""
+        return sum(len(bucket.row_sequence_R) * bucket.length for bucket in self.buckets)
+
 
 def make_plan(tokenizer: Any, items: Sequence[TaskItems], backend: str = "mlm") -> Plan:
     """Tokenise, deduplicate and bucket `items` for `backend`. Raises UserError for a tokenizer without offsets or mask.

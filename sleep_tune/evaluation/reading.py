@@ -155,7 +155,7 @@ class ReadingResult:
         table = {name: np.array([item.numbers.get(name, math.nan) for item in self.items.items]) for name in names}
         pred_N, previous_N = self.surprisal_N, self.previous_N
         if self.items.rules == "honest":
-            there_N = np.array([len(item.sentences) > 1 for item in self.items.items], dtype=bool)
+            there_N = _read_before(self.items)
             pred_N, previous_N = _owed(pred_N, np.ones_like(there_N)), _owed(previous_N, there_N)
         return table | {"pred": pred_N, "prev_pred": previous_N}
 
@@ -165,18 +165,29 @@ class ReadingResult:
         return [self._row(uid, measures, names) for uid, (measures, names) in _SCORES.items()]
 
     def _row(self, uid: str, measures: tuple[str, ...], names: tuple[str, ...]) -> ScoreRow:
-        n, score, stderr = int(self._complete(measures[0], names).sum()), self._score(measures, names), self._stderr(measures, names)
-        nans, rules = int(self.nan_I.sum()), self.items.rules
-        return ScoreRow(self.items.task, uid, n, score, "percent", stderr, 0, nans, rules, self.backend)
+        """`n`: the words that at least one measure is explained of; `nans`: those without a surprisal that the row asks for."""
+        n = int(np.logical_or.reduce([self._complete(measure, names) for measure in measures]).sum())
+        nan_N = np.isnan(self.surprisal_N) | (self._owed_before_N if "prev_pred" in names else False)
+        score, stderr = self._score(measures, names), self._stderr(measures, names)
+        return ScoreRow(self.items.task, uid, n, score, "percent", stderr, 0, int(nan_N.sum()), self.items.rules, self.backend)
+
+    @property
+    def _owed_before_N(self) -> Array:
+        """A word before, which the rules read, has no surprisal."""
+        return np.isnan(self.previous_N) & _read_before(self.items)
 
     def notes(self) -> list[str]:
         """What the reader of the scores has to know, a line each."""
         notes, task, rules = [], self.items.task, self.items.rules
-        owed, long, words = int(self.nan_I.sum()), int(self.too_long_I.sum()), len(self.nan_I)
-        if owed:
+        long, words = int(self.too_long_I.sum()), len(self.nan_I)
+        owed, before = int(np.isnan(self.surprisal_N).sum()), int(self._owed_before_N.sum())
+        if owed or before:
             fate = "count as the mean surprisal" if rules == "honest" else "are left out"
-            why = f" ({long} of them longer than its {self.positions} positions)" if long else ""
-            notes.append(f"{task}: the model has no surprisal for {owed} of {words} words{why}; they {fate} under rules {rules}")
+            why = f" ({long} words have a text longer than its {self.positions} positions)" if long else ""
+            notes.append(
+                f"{task}: the model has no surprisal for {owed} of {words} words and for {before} that come before a word{why}; "
+                f"they {fate} under rules {rules}"
+            )
         if self.sees_ahead:
             notes.append(f"{task}: scored from left to right by a model that sees the tokens it is to predict: no probabilities")
         return notes
@@ -210,19 +221,23 @@ class ReadingResult:
 
 
 def reading_result(items: TaskItems, backend: str, scored: CandidateScores, candidate_IC: Array) -> ReadingResult:
-    """The surprisals of a table's words, given the scores of a plan's pairs and which of them are an item's (-1: none).
-
-    2025 and 2026 read their table with pandas, which takes a previous context of the one word None for a missing value.
-    """
+    """The surprisals of a table's words, given the scores of a plan's pairs and which of them are an item's (-1: none)."""
     there_IC = candidate_IC >= 0
+    there_IC[:, 1] &= _read_before(items)
     surprisal_IC = np.where(there_IC, -scored.score[candidate_IC].astype(np.float64), np.nan)
-    if items.rules != "honest":
-        unread_I = np.array([len(item.sentences) > 1 and item.sentences[1] in MISSING_VALUES for item in items.items], dtype=bool)
-        there_IC[unread_I, 1], surprisal_IC[unread_I, 1] = False, np.nan
     surprisal_IC[np.isinf(surprisal_IC)] = np.nan  # a probability of 0: the pipelines end in a crash
     owed_I = np.asarray((np.isnan(surprisal_IC) & there_IC).any(1))
     too_long_I = np.asarray((scored.too_long[candidate_IC] & there_IC).any(1))
     return ReadingResult(items, backend, surprisal_IC[:, 0], surprisal_IC[:, 1], owed_I, too_long_I, scored.positions, scored.sees_ahead)
+
+
+def _read_before(items: TaskItems) -> Array:
+    """Where a word before the word is read too (I,), so that the model owes its surprisal.
+
+    2025 and 2026 read their table with pandas, which takes a previous context of the one word None for a missing value.
+    """
+    missing = frozenset() if items.rules == "honest" else MISSING_VALUES
+    return np.array([len(item.sentences) > 1 and item.sentences[1] not in missing for item in items.items], dtype=bool)
 
 
 def _owed(surprisal_N: Array, there_N: Array) -> Array:

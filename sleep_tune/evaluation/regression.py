@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from scipy.stats import t as students_t
 
 from sleep_tune.evaluation.plan import Array
 
@@ -46,6 +45,8 @@ def least_squares(x_NK: Array, y_N: Array) -> Fit | None:
     error = float(np.sqrt(rest / (n - rank) * (inverse_KN[-1] ** 2).sum()))
     t = float(beta_K[-1]) / error if error > 0 else float("nan")
     likelihood = -n / 2 * (np.log(2 * np.pi * rest / n) + 1) if rest > 0 else float("inf")
+    from scipy.stats import t as students_t  # half a second, for few tasks
+
     p = float(2 * students_t.sf(abs(t), n - rank))
     return Fit(1 - rest / total, float(2 * rank - 2 * likelihood), float(beta_K[-1] / scale_K[-1]), t, p)
 

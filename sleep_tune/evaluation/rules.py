@@ -98,8 +98,14 @@ def _share_of_best(scores_IC: Floats, valid_IC: Bools, draw: Draw) -> tuple[Ints
     return best_IC.argmax(1), np.where(right_I, 1.0 / np.maximum(best_IC.sum(1), 1), 0.0)
 
 
+# Of the 2026 pipeline, only the commit of its collation is known; the rest is as babylm-org/babylm-eval had it in July 2026, and rules
+# drifted within that year.
+_2025, _2026 = (
+    "babylm/evaluation-pipeline-2025@bf55c11",
+    "babylm-org/babylm-eval of July 2026, commit not known but for its collation's (6f825c2)",
+)
 RULES: dict[str, Rules] = {
-    "honest": Rules(_share_of_best, "2025", "babylm/evaluation-pipeline-2025@bf55c11, ties and NaN counted honestly", 0.0),
-    "2025": Rules(_first_maximum, "2025", "babylm/evaluation-pipeline-2025@bf55c11", float("nan")),
-    "2026": Rules(_random_among_best, "2026", "babylm-org/babylm-eval, July 2026, ties broken by a seeded draw", float("nan")),
+    "honest": Rules(_share_of_best, "2025", f"{_2025}, ties and NaN counted honestly", 0.0),
+    "2025": Rules(_first_maximum, "2025", _2025, float("nan")),
+    "2026": Rules(_random_among_best, "2026", f"{_2026}; ties broken by a seeded draw", float("nan")),
 }

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from sleep_tune.evaluation.plan import Array
 from sleep_tune.evaluation.rules import RULES, Decisions, decide, margin, probability_of_first
@@ -182,6 +181,8 @@ def _rho(result: TaskResult) -> float:
     ratio_I = np.array([item.ratio for item in result.items.items])
     if len(ratio_I) < 2 or np.isnan(probability_I).any() or len(set(probability_I)) < 2 or len(set(ratio_I)) < 2:
         return rules.broken_rho
+    from scipy.stats import spearmanr  # half a second, for few tasks
+
     return float(spearmanr(probability_I, ratio_I)[0])
 
 

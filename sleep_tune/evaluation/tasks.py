@@ -4,6 +4,8 @@ Files are `official_data.py`'s, decisions `rules.py`'s. The right candidate is a
 people instead, word by word: `reading.py` and `age_of_acquisition.py` turn their items into scores.
 """
 
+import math
+import reprlib
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -75,8 +77,13 @@ def text(raw: Raw, key: str) -> str:
     """A non-empty string field. Raises BadItem."""
     value = raw.get(key)
     if not isinstance(value, str) or not value:
-        raise BadItem(f"field {key} " + ("missing" if key not in raw else f"= {value!r}: must be a non-empty text"))
+        raise _wrong(raw, key, "a non-empty text")
     return value
+
+
+def _wrong(raw: Raw, key: str, must_be: str) -> BadItem:
+    """What is wrong with a field: missing, or its value, shortened, is not what it must be."""
+    return BadItem(f"field {key} " + (f"= {_SHORT.repr(raw[key])}: must be {must_be}" if key in raw else "missing"))
 
 
 def _blimp(raw: Raw, stem: str, edition: Edition) -> Item:
@@ -115,9 +122,9 @@ def _entity_tracking(raw: Raw, stem: str, edition: Edition) -> Item | None:
     """2026 drops the items in which an option contains "nothing"."""
     prefix, options, operations = text(raw, "input_prefix"), raw.get("options"), raw.get("numops")
     if not isinstance(options, list) or len(options) < 2 or not all(isinstance(option, str) and option for option in options):
-        raise BadItem(f"field options = {options!r}: must be a list of at least two texts")
-    if not isinstance(operations, int) or isinstance(operations, bool):
-        raise BadItem(f"field numops = {operations!r}: must be a whole number")
+        raise _wrong(raw, "options", "a list of at least two texts")
+    if not isinstance(operations, int) or isinstance(operations, bool) or operations < 0:
+        raise _wrong(raw, "numops", "a whole number from 0 on")
     if edition == "2026" and any("nothing" in option for option in options):
         return None
     uid = f"{stem}_{operations}_ops"
@@ -126,15 +133,24 @@ def _entity_tracking(raw: Raw, stem: str, edition: Edition) -> Item | None:
 
 def _wug(uid: str) -> Callable[[Raw, str, Edition], Item]:
     def read(raw: Raw, stem: str, edition: Edition) -> Item:
-        sentences, ratio = tuple(text(raw, "sentences").split("\t")), raw.get("ratio")
+        sentences = tuple(text(raw, "sentences").split("\t"))
         if len(sentences) < 2 or not all(sentences):
-            raise BadItem(f"field sentences = {raw['sentences']!r}: must be at least two texts separated by tabs")
-        try:
-            return Item(uid, 0, sentences, sentences, {"UID": uid}, ratio=float(ratio))  # type: ignore[arg-type]
-        except (TypeError, ValueError):
-            raise BadItem(f"field ratio = {ratio!r}: must be a number") from None
+            raise _wrong(raw, "sentences", "at least two texts separated by tabs")
+        return Item(uid, 0, sentences, sentences, {"UID": uid}, ratio=_finite(raw, "ratio"))
 
     return read
+
+
+def _finite(raw: Raw, key: str) -> float:
+    """A number of a JSON item. Raises BadItem, for NaN and infinity too, and for whole numbers that a float cannot hold."""
+    value = raw.get(key)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            if math.isfinite(value):
+                return float(value)
+        except OverflowError:
+            pass
+    raise _wrong(raw, key, "a number, not NaN or infinite")
 
 
 def _comps(raw: Raw, stem: str, edition: Edition) -> Item:
@@ -160,17 +176,22 @@ def _reading(raw: Raw, stem: str, edition: Edition) -> Item:
 
 def number(raw: Raw, key: str) -> float:
     """A number in a table's cell, NaN for a missing value. Raises BadItem."""
+    if raw[key] in MISSING_VALUES:
+        return math.nan
     try:
-        return float("nan") if raw[key] in MISSING_VALUES else float(raw[key])
+        value = float(raw[key])
     except ValueError:
-        raise BadItem(f"column {key} = {raw[key]!r}: must be a number") from None
+        raise BadItem(f"column {key} = {_SHORT.repr(raw[key])}: must be a number") from None
+    if not math.isfinite(value):
+        raise BadItem(f"column {key} = {_SHORT.repr(raw[key])}: must be a number, not infinite (an empty cell is a missing value)")
+    return value
 
 
 def _aoa(raw: Raw, stem: str, edition: Edition) -> Item | None:
     """A word behind one of its contexts, with the share of children who say it by month. Words of one letter are left out."""
     word, context = text(raw, "word"), raw.get("context")
     if not isinstance(context, str):
-        raise BadItem(f"field context = {context!r}: must be a text")
+        raise _wrong(raw, "context", "a text")
     if len(word) < 2:
         return None
     sentence = f"{context.strip()} {word.strip()}"
@@ -216,6 +237,8 @@ MISSING_VALUES = frozenset(
     {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"}
     | {"<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
 )
+_SHORT = reprlib.Repr()
+_SHORT.maxstring, _SHORT.maxlist = 80, 8
 _SPLITS = ("regular", "ambiref", "move_contents")
 _COMPS = ("comps_base", "comps_wugs", "comps_wugs_dist-before", "comps_wugs_dist-in-between")
 TASKS: dict[str, Task] = {

@@ -127,7 +127,7 @@ def shape_key(config: Config) -> str:
         "masking": config.masking.rate,
         "training": [config.training.precision, config.training.determinism],
         "resources": config.resources.model_dump(),
-        "final": [list(config.evaluation.final.tasks), config.evaluation.final.items_per_uid],
+        "final": [list(config.evaluation.final.tasks), config.evaluation.final.set, config.evaluation.final.items_per_uid],
         "milestones": [list(config.evaluation.milestones.tasks), config.evaluation.milestones.items_per_uid],
     }
     return digest(canonical_json(shape), size=8)

@@ -87,7 +87,8 @@ def _work(study: Study) -> Iterator[tuple[str, str]]:
     yield "milestones", f"{len(milestones)}: {', '.join(show_words(words) for words in milestones[:3])} … {show_words(milestones[-1])}"
     evaluation = study.first.evaluation
     on_the_way, final = (["dev_loss", *part.tasks] for part in (evaluation.milestones, evaluation.final))
-    yield "scores", f"{', '.join(on_the_way)} at milestones; {', '.join(final)} at the end (rules {evaluation.rules})"
+    whole = f" ({evaluation.final.set} sets)" if any(task not in ("dev_loss", "pairs") for task in final) else ""
+    yield "scores", f"{', '.join(on_the_way)} at milestones; {', '.join(final)} at the end{whole} (rules {evaluation.rules})"
     if evaluation.data:
         yield "", f"evaluation data {evaluation.data}"
 

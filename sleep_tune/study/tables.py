@@ -32,6 +32,7 @@ SCORE_COLUMNS = pa.schema(
     {
         "words_seen": pa.int64(), "final": pa.bool_(), "task": pa.string(), "uid": pa.string(), "n": pa.int64(), "score": pa.float64(),
         "unit": pa.string(), "stderr": pa.float64(), "ties": pa.int64(), "nans": pa.int64(), "rules": pa.string(), "backend": pa.string(),
+        "set": pa.string(), "items_per_uid": pa.int64(),
     }
 )  # fmt: skip
 STEP_COLUMNS = pa.schema(

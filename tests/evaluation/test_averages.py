@@ -14,8 +14,8 @@ UIDS = {"entity_tracking": ["regular_0_ops", "ambiref_0_ops", "move_contents_0_o
 UNITS = {"wug_adj": "rho", "wug_past": "rho", "aoa": "r"}
 
 
-def row(task: str, uid: str, score: float, rules: str = "2025") -> ScoreRow:
-    return ScoreRow(task, uid, 10, score, UNITS.get(task, "percent"), 1.0, 0, 0, rules, "mlm")
+def row(task: str, uid: str, score: float, rules: str = "2025", n: int = 100_000) -> ScoreRow:
+    return ScoreRow(task, uid, n, score, UNITS.get(task, "percent"), 1.0, 0, 0, rules, "mlm")
 
 
 def rows(scores: dict[str, float], rules: str = "2025") -> list[ScoreRow]:
@@ -84,6 +84,28 @@ def test_an_unknown_unit_is_refused() -> None:
         averages([ScoreRow("blimp", "a", 1, 1.0, "furlong", 1.0, 0, 0, "2025", "mlm")])
 
 
-def test_averages_over_approximate_scores_say_so() -> None:
-    table = [ScoreRow("blimp", "a", 1, 50.0, "percent", 1.0, 0, 0, "2025", "mlm_bf16")]
-    assert "scored by mlm_bf16: not the official scoring" in str(by_name(table)["2025 text average"])
+def test_averages_over_approximate_scores_say_so_in_their_name() -> None:
+    table = [ScoreRow("blimp", "a", 1, 50.0, "percent", 1.0, 0, 0, "2025", "mlm_bf16"), row("wug_adj", "wug_adj", 0.1)]
+    averages_of = by_name(table)
+    assert "scored by mlm_bf16: not the official scoring" in str(averages_of["2025 text average (mlm_bf16)"])
+    assert averages_of["Findings human-likeness"].notes == ()
+
+
+def test_averages_over_parts_of_the_official_sets_are_called_so() -> None:
+    table = [*rows({"blimp": 70.0, "wug_adj": 0.1}), row("mrpc", "mrpc", 50.0)]
+    marks = {"blimp": ("fast", "20 items of every UID"), "wug_adj": ("fast",), "mrpc": ("pilot",)}
+    assert [average.name for average in averages(table, marks)] == [
+        "2025 text average (fast, 20 items of every UID, pilot)",
+        "Findings NLP (fast, 20 items of every UID, pilot)",
+        "Findings human-likeness (fast)",
+        "Findings (fast, 20 items of every UID, pilot)",
+        "2026 overall (fast, 20 items of every UID, pilot)",
+    ]
+    assert str(averages(table, marks)[2]).startswith("Findings human-likeness (fast): 10.00 over 1 of 4 (wug_adj)")
+
+
+def test_a_task_with_fewer_items_than_the_official_files_is_there_in_part() -> None:
+    uids = [str(i) for i in range(67)]
+    for n, partial in ((200, ("blimp (13,400 of 59,875 items)",)), (900, ())):
+        average = by_name([row("blimp", uid, 50.0, n=n) for uid in uids])["Findings NLP"]
+        assert average.partial == partial

@@ -12,7 +12,7 @@ from sleep_tune.errors import UserError
 from sleep_tune.evaluation import word_search
 from sleep_tune.evaluation.contamination import main, questions
 from sleep_tune.evaluation.official_data import load_items
-from sleep_tune.evaluation.word_search import Searcher
+from sleep_tune.evaluation.word_search import NORMALISED, Searcher, normal_words
 
 WORDS = st.lists(st.sampled_from(["a", "b", "A", "c.", "zz"]), max_size=40)
 
@@ -25,20 +25,81 @@ def plain_count(words: list[str], sentence: str) -> int:
 @settings(max_examples=200, deadline=None)
 @given(WORDS, st.lists(st.lists(st.sampled_from(["a", "b", "A", "c."]), min_size=1, max_size=7), min_size=1, max_size=6), st.integers(1, 9))
 def test_sequences_are_found_as_often_as_a_plain_search_finds_them(words: list[str], wanted: list[list[str]], line: int) -> None:
-    searcher = Searcher(" ".join(sequence) for sequence in wanted)
+    searcher = Searcher("\n".join(sequence) for sequence in wanted)
     lines = ["  ".join(words[i : i + line]) for i in range(0, len(words), line)]
-    assert searcher.read(lines, 0) == len(words)
+    searcher.read(lines, 0)
     for sequence in wanted:
         assert searcher.times_of("\n".join(sequence)) == plain_count(words, " ".join(sequence))
 
 
-def test_sequences_are_found_across_blocks_once() -> None:
+@pytest.mark.parametrize("form", [word_search.EXACT, NORMALISED])
+def test_sequences_are_found_across_blocks_once(form: word_search.Form) -> None:
     """The text is longer than a block, and one sequence lies on the border."""
-    searcher = Searcher(["x y z", "x", "w x y z w w w"])
-    line = "w " * (word_search.BLOCK_WORDS - 2) + "x"
-    assert searcher.read([line, "y z", "w w w w x"], 3) == word_search.BLOCK_WORDS + 6
+    searcher = Searcher(["x y z", "x", "w x y z w w w"], form)
+    line = "w " * (word_search.BLOCK_CHARACTERS // 2) + "x"
+    lines = [line, "y z", "w w w w x"]
+    assert len(list(word_search.blocks(lines))) == 2
+    searcher.read(lines, 3)
     assert [searcher.times_of(text) for text in ("x y z", "x", "w x y z w w w", "not asked")] == [1, 2, 1, 0]
-    assert searcher.where.tolist() == [3, 3, 3]
+    assert [searcher.where_of(text) for text in ("x y z", "x", "w x y z w w w", "not asked")] == [3, 3, 3, -1]
+
+
+@pytest.mark.parametrize("form", [word_search.EXACT, NORMALISED])
+@pytest.mark.parametrize("blank", ["", " ", "\t"])
+def test_a_blank_line_separates_documents(form: word_search.Form, blank: str) -> None:
+    searcher = Searcher(["The dog barks."], form)
+    searcher.read(["And the dog", blank, "barks. The dog", "barks."], 0)
+    assert searcher.times_of("The dog barks.") == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'He said "The dog barks." and left.',
+        "“The dog barks,” he said.",
+        "(the dog barks)",
+        "THE DOG BARKS!",
+        "the dog barks",
+        "Then: the 'dog' barks ...",
+        "So the dog, barks; so what",
+        "- The dog barks -",
+        "I know the dog barks?!",
+    ],
+)
+def test_the_normalised_form_sees_through_quotes_punctuation_and_case(line: str) -> None:
+    searcher = Searcher(["The dog barks."], NORMALISED)
+    searcher.read([line], 0)
+    assert searcher.times_of("The dog barks.") == 1
+
+
+@pytest.mark.parametrize(
+    "line", ["The dog barks at night.", "Look at the dog. Barks are loud.", "The dogs bark.", "The dog-barks.", "sathe dog barks.", ""]
+)
+def test_the_normalised_form_keeps_words_sentences_and_ends_apart(line: str) -> None:
+    searcher = Searcher(["The dog barks.", "the dog barks"], NORMALISED)
+    searcher.read([line], 0)
+    assert searcher.times_of("The dog barks.") == 0
+    assert searcher.times_of("the dog barks") == ("at night" in line)  # nothing ends this one
+
+
+def test_what_the_normalised_form_is() -> None:
+    assert normal_words("“Don’t,” said Mr. O'Neill... (twice)!") == (["don't", "said", "mr", ".", "o'neill", ".", "twice"], True)
+    assert normal_words("A well-known\nfact") == (["a", "well-known", "fact"], False)
+    assert normal_words("?!") == ([], True)
+
+
+PIECES = st.lists(st.sampled_from(["a", "B", "a.", '"a', "B,", "b-a", "’a’", "--", "c's", "…", "A!?"]), min_size=1, max_size=5)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(PIECES, max_size=12), st.lists(PIECES.filter(lambda words: any(map(str.isalpha, "".join(words)))), min_size=1, max_size=5))
+def test_what_is_found_exactly_is_found_normalised(lines: list[list[str]], wanted: list[list[str]]) -> None:
+    texts = [" ".join(words) for words in wanted]
+    exact, normalised = Searcher(texts), Searcher(texts, NORMALISED)
+    for searcher in (exact, normalised):
+        searcher.read([" ".join(words) for words in lines], 0)
+    for text in texts:
+        assert normalised.times_of(text) >= exact.times_of(text)
 
 
 def test_case_and_punctuation_are_kept_and_streams_do_not_join() -> None:
@@ -54,7 +115,7 @@ def text(tmp_path: Path) -> Path:
     directory = tmp_path / "text"
     directory.mkdir()
     (directory / "one.train").write_text("Some cats\nsleep well. No dog does.\n" * 3 + "Other words here.\n" * 200)
-    (directory / "two.train").write_text("Some cats sleeps well.\n" + "Nothing to see.\n" * 200)
+    (directory / "two.train").write_text("Some cats sleeps well.\n“No dog does,” WHO KNOWS\n" + "Nothing to see.\n" * 200)
     return directory
 
 
@@ -76,14 +137,30 @@ def test_the_command_reports_items_by_task_with_counts_and_examples(
     assert main(["--data", str(text), "--evaluation-data", str(pairs), "--cleaning", "none", "--out", str(out)]) == 0
     shown = capsys.readouterr().out
     assert "blimp" in shown
-    assert "'Some cats sleep well.': 3 times, first in one" in shown
+    assert "(right, exact): 'Some cats sleep well.': 3 times, first in one" in shown
     written = json.loads((out / "contamination.json").read_text())
     [row] = written["tasks"]
-    assert (row["items"], row["right"], row["wrong"], row["any"]) == (3, 2, 1, 2)
-    assert (row["sentences"], row["found"], row["occurrences"]) == (6, 3, 7)
-    assert written["words"].keys() == {"one", "two"}
-    rows = pq.read_table(out / "contamination.parquet").to_pylist()
-    assert [(row["uid"], row["item"], row["right_times"], row["wrong_times"]) for row in rows] == [("u", 0, 3, 1), ("u", 1, 3, 0)]
+    assert (row["items"], row["sentences"]) == (3, 6)
+    assert row["exact"] == {"right": 2, "wrong": 1, "any": 2, "found": 3, "occurrences": 7}
+    assert row["normalised"] == {"right": 3, "wrong": 1, "any": 3, "found": 4, "occurrences": 9}
+    assert [example["found"] for example in row["examples"]] == ["exact", "exact", "normalised"]
+    assert written["words"] == {"one": 7 * 3 + 3 * 198, "two": 9 + 3 * 198}  # the last 1 % of the lines is held out
+    rows = [tuple(row.values()) for row in pq.read_table(out / "contamination.parquet").to_pylist()]
+    assert rows == [("blimp", "u", 0, 3, 1, 3, 1), ("blimp", "u", 1, 3, 0, 4, 0), ("blimp", "u", 2, 0, 0, 1, 0)]
+
+
+def test_nothing_is_found_across_documents_and_files(pairs: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "text"
+    directory.mkdir()
+    (directory / "one.train").write_text("Some cats\n\nsleep well.\n" + "Other words here.\n" * 200 + "No dog")
+    (directory / "two.train").write_text("does.\n" + "Nothing to see.\n" * 200)
+    (directory / "one.dev").write_text("Who knows?\n")
+    for cleaning in ("none", "light"):
+        assert (
+            main(["--data", str(directory), "--evaluation-data", str(pairs), "--cleaning", cleaning, "--out", str(tmp_path / "out")]) == 0
+        )
+        [row] = json.loads((tmp_path / "out" / "contamination.json").read_text())["tasks"]
+        assert (row["exact"]["any"], row["normalised"]["any"]) == (0, 0)
 
 
 @pytest.mark.parametrize(

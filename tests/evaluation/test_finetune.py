@@ -28,6 +28,7 @@ from sleep_tune.evaluation.finetune_settings import (
     metric_stderr,
     settings_table,
 )
+from sleep_tune.evaluation.tasks import Item
 
 NAN = float("nan")
 FAST = {"learning_rate": 2e-3, "epochs": 4}
@@ -177,7 +178,7 @@ def test_the_command_scores_what_there_is_and_says_what_it_left_out(shared_data:
     model, data = str(shared_data / "official_reference" / "model"), write_glue(tmp_path / "data", "rte", rte_rows(40), rte_rows(20))
     out = tmp_path / "out"
     rest = ["--finetune-rows", "8", "--items-per-uid", "6", "--finetune-seeds", "42,43", "--out", str(out)]
-    arguments = [model, "--data", str(data), "--tasks", "rte,boolq", *rest]
+    arguments = [model, "--data", str(data), "--tasks", "glue", *rest]
     assert main(arguments) == 0
     scores = json.loads((out / "scores.json").read_text())
     made = (out / "glue" / "rte" / "seed_43.json").stat().st_mtime_ns
@@ -200,13 +201,77 @@ def test_the_command_scores_what_there_is_and_says_what_it_left_out(shared_data:
         ("rte", ["--fast"], "rte is not part of the fast set"),
         ("rte", ["--finetune-seeds", "1,1"], "--finetune-seeds = 1,1"),
         ("rte", ["--finetune-rows", "0"], "--finetune-rows = 0"),
-        ("boolq", [], "boolq: skipped: no boolq.train.jsonl"),
+        ("boolq", [], "task = boolq: no boolq.train.jsonl in"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_line(shared_data: Path, tmp_path: Path, tasks: str, rest: list[str], what: str) -> None:
     model, data = shared_data / "official_reference" / "model", shared_data / "evaluation_data"
     with pytest.raises(UserError, match=what):
         main([str(model), "--data", str(data), "--tasks", tasks, "--out", str(tmp_path), *rest])
+
+
+def test_the_model_is_loaded_once_and_each_task_is_handed_on_when_it_is_done(shared_data: Path, tmp_path: Path) -> None:
+    data = write_glue(tmp_path, "rte", rte_rows(32), rte_rows(4))
+    write_glue(data, "mrpc", rte_rows(32), rte_rows(4))
+    works, _ = load_works(data, ["mrpc", "rte"], "mlm")
+    works = [replace(work, settings=replace(work.settings, epochs=1)) for work in works]
+    loads: list[int] = []
+
+    def load() -> tuple[Any, Any]:
+        loads.append(1)
+        return reference(shared_data)
+
+    results = finetune_works(works, How((42,), "mlm", "m", tmp_path / "out"), load, quiet)
+    first = next(results)
+    place = write_tuned(first, "tiny")
+    assert place is not None
+    assert (place / "predictions.json").is_file()
+    assert not (tmp_path / "out" / "glue" / "rte").exists()
+    [second] = results
+    assert len(loads) == 1
+    [alone] = finetune_works(works[1:], How((42,), "mlm", "m", tmp_path / "alone"), load, quiet)
+    np.testing.assert_array_equal(alone.outcomes[0].logits_IC, second.outcomes[0].logits_IC)
+
+
+def test_rows_are_cut_where_they_are_longer_than_allowed_and_not_before(shared_data: Path) -> None:
+    _, tokenizer = reference(shared_data)
+    pair = ("The cat sleeps on the mat and the dog barks.", "No.")
+    whole = tokenizer(*pair)["input_ids"]
+    item = Item("rte", 0, pair, (), {}, numbers={"label": 0.0})
+    for longest in range(4, len(whole) + 2):  # of two texts, the special tokens are four
+        encoded = encode(tokenizer, [item], longest)
+        assert len(encoded.ids_I[0]) == min(longest, len(whole))
+        assert encoded.cut_I.tolist() == [longest < len(whole)]
+        official = tokenizer(*pair, truncation=True, max_length=longest)["input_ids"]
+        assert list(encoded.ids_I[0]) == official
+    with pytest.raises(UserError, match="takes rows of 3 tokens, which the special tokens of a pair of texts fill"):
+        encode(tokenizer, [item], 3)
+    for texts in (("dog " * 100, ""), ("", "dog " * 100), ("", ""), ("dog " * 100, "dog " * 100)):
+        assert len(encode(tokenizer, [replace(item, sentences=texts)], 32).ids_I[0]) in (4, 32)
+
+
+def test_a_model_whose_positions_are_in_no_known_table_is_tried_with_a_long_row() -> None:
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, OpenAIGPTConfig, OpenAIGPTLMHeadModel
+
+    tables = OpenAIGPTLMHeadModel(OpenAIGPTConfig(vocab_size=100, n_positions=32, n_embd=16, n_layer=1, n_head=2))
+    assert longest_row(tables, GLUE["rte"]) == 32
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    turning = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=100, max_position_embeddings=32, **size))
+    assert longest_row(turning, GLUE["rte"]) == 512
+
+
+def test_the_command_writes_official_files_of_a_task_before_the_next_begins(shared_data: Path, tmp_path: Path) -> None:
+    """The second task's rows cannot be cut to what the tokenizer's special tokens leave; the first one's files are there."""
+    data = write_glue(tmp_path / "data", "rte", rte_rows(32), rte_rows(4))
+    write_glue(data, "wsc", [], [])
+    model, out = str(shared_data / "official_reference" / "model"), tmp_path / "out"
+    (out / "glue" / "wsc").mkdir(parents=True)
+    rows = [{"text": "He sleeps.", "span1_text": "Mark", "span2_text": "He", "label": i % 2} for i in range(4)]
+    write_glue(data, "wsc", rows, rows)
+    (out / "glue" / "wsc" / "seed_42.json").write_text("{")  # is read when its turn comes
+    with pytest.raises(UserError, match=r"seed_42.json: damaged; delete it to fine-tune again"):
+        main([model, "--data", str(data), "--tasks", "glue", "--out", str(out)])
+    assert (out / "results" / "model" / "main" / "finetune" / "rte" / "predictions.json").is_file()
 
 
 def gpt2(shared_data: Path, positions: int = 64) -> tuple[Any, Any]:
@@ -260,13 +325,14 @@ def test_a_model_of_nans_earns_nothing_and_stops_at_once(shared_data: Path, tmp_
 
 def tuned_by_hand(out: Path, work: Work, *logits: list[list[float]]) -> Tuned:
     outcomes = tuple(Outcome((Epoch(0.5, {"accuracy": 0.0, "f1": 0.0, "mcc": 0.0}),), 0, np.array(table, np.float32)) for table in logits)
-    seeds = tuple(range(len(logits)))
+    seeds = tuple(range(42, 42 + len(logits)))
     return Tuned(work, How(seeds, "mlm", "m", out), outcomes, 512, 0, np.zeros(len(work.valid.items), bool))
 
 
 def test_official_files_hold_the_first_seed_and_scores_the_mean_of_all(tmp_path: Path) -> None:
     rows = [{"sentence1": str(i), "sentence2": "b", "label": label} for i, label in enumerate([1, 1, 0, 0])]
     [work], _ = load_works(write_glue(tmp_path, "mrpc", rows, rows), ["mrpc"], "mlm")
+    work = replace(work, settings=replace(work.settings, train_rows=4, valid_rows=4))
     right, all_ones = [[0.0, 1], [0, 1], [1, 0], [1, 0]], [[0.0, 1]] * 4
     tuned = tuned_by_hand(tmp_path, work, all_ones, right)
     row = score_row(tuned)
@@ -282,3 +348,25 @@ def test_official_files_hold_the_first_seed_and_scores_the_mean_of_all(tmp_path:
     assert items.decisions.credit_I.tolist() == [1, 1, 0.5, 0.5]
     assert items.margin_I == pytest.approx([1, 1, 0, 0])
     assert items.scores_IC[2, 0] == pytest.approx((-np.log(1 + np.exp(-1)) - np.log(1 + np.exp(1))) / 2)
+
+
+def test_official_files_are_written_only_where_all_is_official(tmp_path: Path) -> None:
+    rows = [{"sentence1": str(i), "sentence2": "b", "label": i % 2} for i in range(4)]
+    [work], _ = load_works(write_glue(tmp_path, "mrpc", rows, rows), ["mrpc"], "mlm")
+    whole = replace(work, settings=replace(work.settings, train_rows=4, valid_rows=4))
+    fine: list[list[float]] = [[0.0, 1.0]] * 4
+    place = write_tuned(tuned_by_hand(tmp_path, whole, fine), "tiny")
+    assert place is not None
+    record = json.loads((place / "made_from.json").read_text())
+    assert (record["edition"], record["items"], record["unofficial"]) == ("", 4, [])
+    cases = {
+        "mrpc: no official files: 4 training rows, the official file has 3,668; 4 scored rows, the official file has 204": (work, fine),
+        "mrpc: no official files: rows without an answer (NaN)": (whole, [[0.0, NAN], *fine[1:]]),
+        "mrpc: no official files: seed 7 comes first, the official one is 42": (whole, fine),
+    }
+    for line, (some, logits) in cases.items():
+        tuned = tuned_by_hand(tmp_path / "other", some, logits)
+        tuned = replace(tuned, how=replace(tuned.how, seeds=(7,))) if "seed 7" in line else tuned
+        assert write_tuned(tuned, "tiny") is None
+        assert line in notes([tuned])
+    assert not (tmp_path / "other" / "results").exists()

@@ -1,5 +1,6 @@
 """Finding and reading evaluation data: folder, zip, archive, one task; and what a user is told of bad ones."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -8,6 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sleep_tune.errors import UserError
 from sleep_tune.evaluation.official_data import SOURCE, available_tasks, find_tasks, load_items
@@ -153,28 +156,76 @@ def test_a_zip_with_a_password_is_named(folder: Path) -> None:
         (b'{"sentence_good": "x", "sentence_bad": "y"}\n\n', r"line 2: an empty line"),
         (b"[1]\n", r"line 1: must be a JSON object"),
         (b'{"sentence_good": "x", "sentence_bad": "y"}\n{"sentence_good": "\xff"}\n', r"line 2: not UTF-8 text"),
+        (b"\xef\xbb\xbf", r"a\.jsonl: empty"),
+        (b'{"sentence_good": "x", "sentence_bad": "y"}\r\n\r\n', r"line 2: an empty line"),
+        (b'{"sentence_good": "a \\ud83d b", "sentence_bad": "y"}\n', r"line 1: text 'a \\ud83d b' holds half of a surrogate pair"),
+        (b'{"sentence_good": "x", "\\udc00": 1}\n', r"line 1: .* holds half of a surrogate pair"),
+        (b'{"sentence_good": "x", "sentence_bad": "y", "pair_id": ' + b"7" * 5000 + b"}\n", r"line 1: .*a number with thousands of digits"),
+        (b'{"sentence_good": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", r"line 1: .*nested too deeply"),
+        (b'{"sentence_good": ' + b"[" * 400 + b"]" * 400 + b', "sentence_bad": "y"}\n', r"line 1: field sentence_good = \[+\.\.\."),
+        (b'{"sentence_good": "x", "sentence_bad": "y", "sentence_good": "z"}\n', r"line 1: key 'sentence_good' is given twice"),
+        (b'{"sentence_good": NaN, "sentence_bad": "y"}\n', r"line 1: field sentence_good = nan"),
+        (b"null\n", r"line 1: must be a JSON object"),
     ],
 )
 def test_a_bad_file_is_named_with_its_line(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "a.jsonl").write_bytes(content)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as caught:
         load_items(tmp_path, ["blimp"], fast=False)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < len(str(tmp_path)) + 200
+
+
+def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path: Path) -> None:
+    for name, mark, end in (("plain", b"", b"\n"), ("windows", b"\xef\xbb\xbf", b"\r\n")):
+        (tmp_path / name).mkdir()
+        lines = [json.dumps(PAIR | {"sentence_good": f"Good {i}, \u00e9\U0001f600."}).encode() for i in range(3)]
+        (tmp_path / name / "a.jsonl").write_bytes(mark + end.join(lines) + end)
+    plain, windows = (load_items(tmp_path / name, ["blimp"], fast=False)[0].items for name in ("plain", "windows"))
+    assert plain == windows
+
+
+def test_the_same_item_twice_is_two_items(tmp_path: Path) -> None:
+    """The official supplement has such: nothing can be told from it."""
+    write(tmp_path / "a.jsonl", PAIR, PAIR)
+    [task] = load_items(tmp_path, ["blimp"], fast=False)
+    assert [item.index for item in task.items] == [0, 1]
+
+
+@pytest.mark.parametrize("count", [2, 5, 7])
+def test_any_number_of_options_from_two_on_is_read(tmp_path: Path, count: int) -> None:
+    write(tmp_path / "regular.jsonl", entity(1, tuple(f"the box {i}." for i in range(count))))
+    [task] = load_items(tmp_path / "regular.jsonl", ["entity_tracking"], fast=False)
+    assert len(task.items[0].sentences) == count
 
 
 @pytest.mark.parametrize(
     ("task", "item", "message"),
     [
         ("entity_tracking", {"input_prefix": "x", "options": ["y"], "numops": 1}, "options"),
+        ("entity_tracking", {"input_prefix": "x", "options": [], "numops": 1}, r"options = \[\]: must be a list of at least two"),
+        ("entity_tracking", {"input_prefix": "x", "options": ["y", 3], "numops": 1}, r"options = \['y', 3\]"),
+        ("entity_tracking", {"input_prefix": "x", "options": "yes or no", "numops": 1}, "options = 'yes or no'"),
+        ("entity_tracking", {"input_prefix": "x", "numops": 1}, "field options missing"),
+        ("entity_tracking", {"input_prefix": "x", "options": ["y", "z"]}, "field numops missing"),
         ("entity_tracking", {"input_prefix": "x", "options": ["y", "z"], "numops": "1"}, "numops"),
+        ("entity_tracking", {"input_prefix": "x", "options": ["y", "z"], "numops": -1}, "numops = -1"),
         ("wug_adj", {"sentences": "only one", "ratio": 0.5}, "separated by tabs"),
         ("wug_past", {"sentences": "a\tb", "ratio": None}, "ratio = None: must be a number"),
+        ("wug_past", {"sentences": "a\tb"}, "field ratio missing"),
+        ("wug_past", {"sentences": "a\tb", "ratio": float("nan")}, "ratio = nan: must be a number, not NaN"),
+        ("wug_adj", {"sentences": "a\tb", "ratio": float("inf")}, "ratio = inf: must be a number, not NaN or infinite"),
+        ("wug_adj", {"sentences": "a\tb", "ratio": 10**400}, r"ratio = 1000000\S*\.\.\.\S*: must be a number"),
+        ("wug_adj", {"sentences": "a\tb", "ratio": "0.5"}, "ratio = '0.5': must be a number"),
+        ("wug_adj", {"sentences": "a\tb", "ratio": True}, "ratio = True: must be a number"),
+        ("wug_adj", {"sentences": ["a", "b"], "ratio": 0.5}, r"sentences = \['a', 'b'\]: must be a non-empty text"),
         ("ewok", {"Domain": "d"}, "field Context1 missing"),
         ("comps", {"prefix_acceptable": "x"}, "field property_phrase missing"),
     ],
 )
 def test_a_bad_item_names_its_field(tmp_path: Path, task: str, item: dict[str, object], message: str) -> None:
     write(tmp_path / "regular.jsonl", item)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=rf"regular\.jsonl line 1: .*{message}"):
         load_items(tmp_path / "regular.jsonl", [task], fast=False)
 
 
@@ -189,6 +240,29 @@ def test_damaged_archives_are_one_line(folder: Path, tmp_path: Path) -> None:
         load_items(broken, ["blimp"], fast=False)
     with pytest.raises(UserError, match="no such file or directory"):
         load_items(tmp_path / "nowhere", ["blimp"], fast=False)
+
+
+def test_a_zip_with_a_bad_central_directory_is_one_line(folder: Path, tmp_path: Path) -> None:
+    content = bytearray(zip_of(folder, tmp_path / "data.zip", "").read_bytes())
+    content[content.index(b"PK\x01\x02")] = 0
+    (tmp_path / "data.zip").write_bytes(content)
+    with pytest.raises(UserError, match=r"data\.zip: must be a folder, the official zip .* not a damaged zip \(Bad magic number"):
+        load_items(tmp_path / "data.zip", ["blimp"], fast=False)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8), st.booleans())
+def test_bytes_changed_in_a_zip_give_its_items_or_one_line(
+    folder: Path, tmp_path: Path, changes: list[tuple[float, int]], directory: bool
+) -> None:
+    archive = zip_of(folder, tmp_path / "data.zip", "")
+    content = bytearray(archive.read_bytes())
+    first = content.index(b"PK\x01\x02") if directory else 0
+    for place, byte in changes:
+        content[first + int(place * (len(content) - first))] = byte
+    archive.write_bytes(content)
+    with contextlib.suppress(UserError):
+        load_items(archive, ["blimp", "entity_tracking"], fast=False)
 
 
 def test_looking_for_tasks_imports_nothing_heavy() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,44 @@ def test_contexts_longer_than_the_model_are_named_and_cannot_raise_the_score(clo
     assert owed == pytest.approx(np.nanmean(short.surprisal_N))
 
 
+@pytest.mark.parametrize("rules", ["honest", "2025"])
+@pytest.mark.parametrize(("broken", "nans"), [("surprisal_N", [1, 1]), ("previous_N", [0, 1]), ("both", [2, 2])])
+def test_each_row_counts_the_surprisals_that_it_needs(broken: str, nans: list[int], rules: str, closing: Any, tmp_path: Path) -> None:
+    """Eye tracking asks for the word's own surprisal only, self-paced reading also for that of the word before (`dropna` there)."""
+    result = score(_model("RobertaForMaskedLM"), closing, read(table(tmp_path), rules), "mlm")
+    at, before = [3, 9], [row.n for row in result.rows]
+    assert all(len(result.items.items[i].sentences) == 2 for i in at)
+    surprisal_N, previous_N = result.surprisal_N.copy(), result.previous_N.copy()
+    if broken in ("surprisal_N", "both"):
+        surprisal_N[at[: 2 if broken == "both" else 1]] = math.nan
+    if broken in ("previous_N", "both"):
+        previous_N[at[:1]] = math.nan
+    owed_I = np.isnan(surprisal_N) | np.isin(np.arange(len(surprisal_N)), at[:1])
+    damaged = replace(result, surprisal_N=surprisal_N, previous_N=previous_N, nan_I=owed_I)
+    assert [row.nans for row in damaged.rows] == nans
+    lost = [0, 0] if rules == "honest" else nans
+    assert [row.n for row in damaged.rows] == [n - out for n, out in zip(before, lost, strict=True)]
+
+
+@pytest.mark.parametrize("rules", ["honest", "2025", "2026"])
+@pytest.mark.parametrize(("bias", "where"), [(-math.inf, slice(None)), (-math.inf, slice(1, None)), (math.inf, 0), (math.nan, 7)])
+def test_a_model_of_infinities_yields_counted_nans(bias: float, where: Any, rules: str, closing: Any, tmp_path: Path) -> None:
+    model, items = _model("RobertaForMaskedLM"), read(table(tmp_path), rules)
+    with torch.no_grad():
+        model.lm_head.bias[where] = bias
+    result = score(model, closing, items, "mlm")
+    assert [row.nans for row in result.rows] == [len(items.items)] * 2
+    assert [row.score for row in result.rows] == pytest.approx([0.0 if rules == "honest" else math.nan] * 2, nan_ok=True)
+    assert official_files(result)["report.txt"].count("\n") == 2
+    assert f"no surprisal for {len(items.items)} of {len(items.items)} words" in result.notes()[0]
+
+
+def test_a_surprisal_that_is_too_large_for_a_square_is_no_crash(closing: Any, tmp_path: Path) -> None:
+    result = score(_model("RobertaForMaskedLM"), closing, read(table(tmp_path)), "mlm")
+    huge = replace(result, surprisal_N=np.where(np.arange(len(result.surprisal_N)) == 2, 3e38, result.surprisal_N))
+    assert all(math.isfinite(row.score) and row.nans == 0 for row in huge.rows)
+
+
 def test_a_word_without_a_token_has_no_surprisal(closing: Any, tmp_path: Path) -> None:
     from tokenizers import normalizers
 
@@ -250,6 +289,7 @@ def test_leaving_out_nobody_leaves_the_partial_r2() -> None:
     [
         ({"word": ""}, r"reading_data\.csv line 2: field word = '': must be a non-empty text \(task reading\)"),
         ({"length": "three"}, r"reading_data\.csv line 2: column length = 'three': must be a number \(task reading\)"),
+        ({"RTgopast": "inf"}, r"reading_data\.csv line 2: column RTgopast = 'inf': must be a number, not infinite"),
         ({"prev_item": "x", "prev_word": ""}, r"line 2: field prev_word = ''"),
     ],
 )
@@ -264,6 +304,7 @@ def test_bad_tables_are_one_line(tmp_path: Path) -> None:
     for text, message in (
         ("", "empty"),
         (good.replace("prev_item", "previous", 1), "no column prev_item"),
+        (good.replace("\n", ",extra\n").replace("extra", "word", 1), "column word is there twice"),
         (good[: len(good) - 60], r"line 73: not the 14 cells of the header \(a truncated file\?\)"),
         (good.splitlines()[0] + "\n", "no item of reading is left"),
         (good + '"open', "not CSV"),
@@ -271,6 +312,10 @@ def test_bad_tables_are_one_line(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(UserError, match=message):
             read(tmp_path)
+    path.write_bytes(b"\xef\xbb\xbf" + good.replace("\n", "\r\n").encode())
+    windows = read(tmp_path).items
+    path.write_text(good)
+    assert repr(windows) == repr(read(tmp_path).items)
     path.unlink()
     (tmp_path / "full_eval" / "blimp_filtered").mkdir(parents=True)
     with pytest.raises(UserError, match=r"missing reading \(full_eval/reading: reading_data\.csv\)"):
@@ -296,11 +341,10 @@ def test_the_command_scores_reading_among_others(closing: Any, tmp_path: Path, c
     (data / "fast_eval" / "wug_past_tense").mkdir()
     (data / "fast_eval" / "wug_past_tense" / "w.jsonl").write_text('{"sentences": "A dog\\tA cat", "ratio": 0.5}\n' * 3)
     assert set(available_tasks(data, fast=True)) == {"reading", "wug_past"}
-    command = [str(model), "--data", str(data), "--fast", "--tasks", "reading,wug_past,aoa", "--out", str(tmp_path / "out")]
+    command = [str(model), "--data", str(data), "--fast", "--tasks", "reading,wug_past", "--out", str(tmp_path / "out")]
     with pytest.raises(UserError, match="aoa: not defined for one checkpoint"):
         main([*command[:5], "aoa", *command[6:]])
     assert main(command) == 0
-    assert "note: aoa: not defined for one checkpoint" in " ".join(capsys.readouterr().out.split())
     place = tmp_path / "out" / "results" / "model" / "main" / "zero_shot" / "mlm" / "reading"
     assert {path.name for path in place.iterdir()} >= {"report.txt", "predictions.json"}
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())

@@ -50,6 +50,12 @@ def test_2026_makes_nan_the_worst_and_breaks_ties_by_a_seeded_draw() -> None:
     assert np.mean(credit[2000:]) == pytest.approx(1 / 3, abs=0.05)
 
 
+def test_every_rule_set_names_the_pipeline_and_what_of_its_commit_is_known() -> None:
+    commits = {"honest": "evaluation-pipeline-2025@bf55c11", "2025": "evaluation-pipeline-2025@bf55c11", "2026": "6f825c2"}
+    assert all(commit in RULES[rules].reproduces for rules, commit in commits.items())
+    assert "commit not known" in RULES["2026"].reproduces
+
+
 @pytest.mark.parametrize(("rules", "expected"), [("2025", 1.0), ("honest", 0.0)])
 def test_a_model_of_nans_scores_100_officially_and_0_honestly(rules: str, expected: float) -> None:
     assert np.mean(run([[NAN, NAN]] * 50, rules)[1]) == expected

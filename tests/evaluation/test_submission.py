@@ -1,7 +1,6 @@
 """The challenge's file: what is in it, and what is said of what is not."""
 
 import json
-import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from sleep_tune.config import load_config
 from sleep_tune.data.token_store import open_store, prepare
 from sleep_tune.errors import UserError
-from sleep_tune.evaluation.challenge import AOA_CONTEXTS, EDITIONS, GLUE, TRACKS, File
+from sleep_tune.evaluation.challenge import EDITIONS, GLUE, TRACKS, File
 from sleep_tune.evaluation.fast_scores import fast_score
 from sleep_tune.evaluation.legality import legality
 from sleep_tune.evaluation.official_data import load_items
@@ -24,44 +23,8 @@ from sleep_tune.study.material import recipe
 SMALL = TRACKS["strict-small"]
 
 
-def entry(file: File, uid: str, i: int) -> dict[str, Any]:
-    if file.pred == "surprisal":
-        return {"id": i, "pred": 1.5, "prev_pred": math.nan}
-    found: dict[str, Any] = {"id": f"{uid}_{i}", "pred": 1 if file.pred == "label" else "a text"}
-    return found | ({"prob": 1 / (i + 2)} if file.has_probability else {})
-
-
-def content(file: File, sizes: dict[str, int]) -> dict[str, Any]:
-    if "" in sizes:
-        return {f"example{i}": {"predictions": [entry(file, f"example{i}", 0)]} for i in range(sizes[""])}
-    return {uid: {"predictions": [entry(file, uid, i) for i in range(count)]} for uid, count in sizes.items()}
-
-
-def write(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value))
-
-
-def fill(model: Path, edition: str, *only: str) -> None:
-    """A complete set of results below results/MODEL; or those of some keys."""
-    zero_shot = model / "main" / "zero_shot" / "mlm"
-    for file in EDITIONS[edition].files:
-        if only and file.key not in only:
-            continue
-        write(zero_shot / file.full / "predictions.json", content(file, dict(file.sizes)))
-        for revision in SMALL.revisions if file.fast else ():
-            write(model / revision / "zero_shot" / "mlm" / file.fast / "predictions.json", content(file, dict(file.fast_sizes)))
-    if only:
-        return
-    for file in GLUE:
-        write(model / "main" / "finetune" / file.full / "predictions.json", content(file, dict(file.sizes)))
-    steps = [{"step": revision, "surprisal": 2.5} for revision in SMALL.revisions for _ in range(AOA_CONTEXTS)]
-    write(zero_shot / "AoA_word" / "surprisal.json", {"results": steps})
-    write(zero_shot / "AoA_word" / "aoa_score.json", {"aoa": 0.1})
-
-
 @pytest.fixture(scope="module")
-def whole_2025(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole_2025(tmp_path_factory: pytest.TempPathFactory, fill: Callable[..., None]) -> Path:
     place = tmp_path_factory.mktemp("whole")
     fill(place / "results" / "net", "2025")
     return place
@@ -84,7 +47,7 @@ def fast_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = [json.dumps({"sentence_good": good, "sentence_bad": bad} | fields) for good, bad in pairs]
         (place / "blimp_fast").mkdir(parents=True, exist_ok=True)
         (place / "blimp_fast" / f"{uid}.jsonl").write_text("\n".join(lines) + "\n")
-    lines = [json.dumps({"sentences": "a\tb", "ratio": -float(i)}) for i in range(200)]
+    lines = [json.dumps({"sentences": "a text\tb", "ratio": -float(i)}) for i in range(200)]
     (place / "wug_adj_nominalization").mkdir(parents=True)
     (place / "wug_adj_nominalization" / "wug_adj_nominalization.jsonl").write_text("\n".join(lines) + "\n")
     return place.parent
@@ -124,7 +87,9 @@ def test_a_complete_submission_has_the_keys_and_scores_of_the_collation(
     assert fast["wug_adj"][18] == {"wug_adj": pytest.approx(1.0)}
     assert fast["ewok"][0] is None  # no data to score it by
     shown = capsys.readouterr().out.splitlines()
-    assert "ewok of checkpoints: no fast data to score the predictions by (--data)" in shown
+    assert any(
+        line.startswith("supplement, ewok, entity_tracking, wug_past, reading of checkpoints: not scored: no fast") for line in shown
+    )
     assert code == 1
     assert beside["legality"]["legal"] is None
 
@@ -133,7 +98,9 @@ def problems(place: Path, tmp_path: Path, *more: str) -> list[str]:
     return submit(place, tmp_path, *more)[2]["problems"]
 
 
-def test_missing_and_wrong_files_are_named_in_one_line_each_and_left_out(copy: Path, tmp_path: Path) -> None:
+def test_missing_and_wrong_files_are_named_in_one_line_each_and_left_out(
+    copy: Path, tmp_path: Path, write_value: Callable[[Path, Any], None]
+) -> None:
     """No --data: every task of the checkpoints has a line of its own, which is not looked at here."""
     main_place = copy / "results" / "net" / "main"
     zero_shot = main_place / "zero_shot" / "mlm"
@@ -141,7 +108,7 @@ def test_missing_and_wrong_files_are_named_in_one_line_each_and_left_out(copy: P
     def change(path: Path, edit: Callable[[Any], Any]) -> None:
         value = edit(json.loads(path.read_text()))
         path.unlink()
-        write(path, value)
+        write_value(path, value)
 
     (zero_shot / "comps" / "comps" / "predictions.json").unlink()
     cut = zero_shot / "ewok" / "ewok_filtered" / "predictions.json"
@@ -170,16 +137,16 @@ def test_missing_and_wrong_files_are_named_in_one_line_each_and_left_out(copy: P
     )
     shutil.rmtree(copy / "results" / "net" / "chck_20M")
     code, made, beside = submit(copy, tmp_path)
-    said = {line.split(":")[0]: line for line in beside["problems"] if "no fast data" not in line}
+    said = {line.split(":")[0]: line for line in beside["problems"] if "not scored" not in line}
     assert said["comps"].startswith("comps: missing: ")
-    assert said["ewok"].startswith("ewok: not JSON (a truncated file?)")
+    assert said["ewok"].startswith("ewok: not JSON (Unterminated string")
     assert said["supplement"].startswith("supplement: wrong number of predictions: hypernym has 841, must be 842")
     assert said["blimp"].startswith("blimp: no predictions for wh_island")
     assert said["wug_past"].startswith("wug_past: ids not numbered from 0: wug_past")
     assert said["wug_adj"].startswith("wug_adj: predictions that are no text with a probability: wug_adj")
     surprisals = [line for line in beside["problems"] if line.startswith("aoa surprisal.json")]
     assert [line.split(": ")[1] for line in surprisals] == ["no surprisals at chck_3M", "not 8005 surprisals at chck_1M"]
-    assert said["glue rte"].startswith("glue rte: predictions that are no label: rte")
+    assert said["glue rte"].startswith("glue rte: predictions that are no label of the task: rte")
     assert said["blimp of checkpoints"] == "blimp of checkpoints: missing for 1 of 19: chck_20M"
     assert not {"comps", "ewok", "blimp", "blimp_supplement", "wug_adj", "wug_past", "aoa"} & set(made)
     assert "rte" not in made["glue"]
@@ -187,9 +154,11 @@ def test_missing_and_wrong_files_are_named_in_one_line_each_and_left_out(copy: P
     assert code == 1
 
 
-def test_2026_has_other_keys_counts_and_null_for_what_is_missing(tmp_path: Path) -> None:
+def test_2026_has_other_keys_counts_and_null_for_what_is_missing(
+    tmp_path: Path, fill: Callable[..., None], write_value: Callable[[Path, Any], None]
+) -> None:
     fill(tmp_path / "results" / "net", "2025", "entity_tracking", "reading", "wug_past")
-    write(tmp_path / "results" / "net" / "main" / "zero_shot" / "mlm" / "AoA_word" / "aoa_score.json", {"aoa": 0.1})
+    write_value(tmp_path / "results" / "net" / "main" / "zero_shot" / "mlm" / "AoA_word" / "aoa_score.json", {"aoa": 0.1})
     code, made, beside = submit(tmp_path, tmp_path, "--edition", "2026")
     assert made["entity_tracking_filtered"] is None
     assert made["global_piqa_parallel"] is None
@@ -201,18 +170,18 @@ def test_2026_has_other_keys_counts_and_null_for_what_is_missing(tmp_path: Path)
     assert code == 1
 
 
-def test_complete_files_of_2026_have_nothing_wrong(tmp_path: Path) -> None:
+def test_complete_files_of_2026_have_nothing_wrong(tmp_path: Path, fill: Callable[..., None]) -> None:
     keys = ("blimp_supplement", "ewok", "entity_tracking_filtered", "global_piqa_parallel", "global_piqa_nonparallel", "reading")
     fill(tmp_path / "results" / "net", "2026", *keys)
     _, made, beside = submit(tmp_path, tmp_path, "--edition", "2026")
     assert all(made[key] is not None for key in keys)
-    said = {line.partition(":")[0] for line in beside["problems"] if "no fast data" not in line}
+    said = {line.partition(":")[0] for line in beside["problems"] if "not scored" not in line}
     tuned = {f"glue {file.key}" for file in GLUE}
     assert said == {"blimp", "blimp of checkpoints", "comps", "aoa surprisal.json", "aoa aoa_score.json"} | tuned
 
 
 @pytest.fixture
-def few(tmp_path: Path) -> Path:
+def few(tmp_path: Path, fill: Callable[..., None]) -> Path:
     """Results of reading alone."""
     fill(tmp_path / "few" / "results" / "net", "2025", "reading")
     return tmp_path / "few"
@@ -297,7 +266,7 @@ def test_the_legality_of_a_run_is_told_from_its_records(trial: Path) -> None:
     found = legality(trial, "strict-small", SMALL)
     assert found["legal"] is True
     assert found["words_of_data"]["words"] >= 2900
-    assert found["words_seen"] == {"limit": 100_000_000, "words": 6100, "finished": True}
+    assert found["words_seen"] == {"limit": 100_000_000, "words": 6100, "raw_words": 6100, "finished": True}
     assert (found["exposures"]["most"], found["exposures"]["never"]) == (5, 1)
     assert found["tokenizer_text"]["words"] == found["words_of_data"]["words"]
     assert found["checkpoints"]["kept"] == ["chck_1M"]
@@ -309,7 +278,7 @@ def test_the_legality_of_a_run_is_told_from_its_records(trial: Path) -> None:
 def test_what_cannot_be_told_is_not_taken_for_granted(trial: Path) -> None:
     (trial / "final.json").unlink()
     found = legality(trial, "strict-small", SMALL)
-    assert found["words_seen"] == {"limit": 100_000_000, "words": 5000, "finished": False}
+    assert found["words_seen"] == {"limit": 100_000_000, "words": 5000, "raw_words": 5000, "finished": False}
     assert (found["verdicts"]["words_seen"], found["legal"]) == (None, None)
     (trial / "final.json").write_text("{")
     with pytest.raises(UserError, match="damaged"):
@@ -320,5 +289,8 @@ def test_a_trials_submission_says_whether_it_is_legal(trial: Path, few: Path, tm
     beside = submit(few, tmp_path, "--trial", str(trial))[2]
     assert beside["legality"]["legal"] is True
     shown = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("words seen, repeats counted: 6,100, within the 100,000,000 of strict-small") for line in shown)
+    assert any(
+        line.startswith("words seen, repeats counted: 6,100 of the raw text (6,100 once cleaned), within the 100,000,000 of strict-small")
+        for line in shown
+    )
     assert shown[-1].endswith("; legal")

@@ -1,0 +1,57 @@
+"""Parses JSON that people made: whatever Python's parser trips over, or takes without a word, is one line that says what it is."""
+
+import json
+from typing import Any
+
+
+class BadJson(ValueError):
+    """Text that is not JSON, or holds what no reader of it can use; the message says what and where in the text."""
+
+
+def parse(text: str) -> Any:
+    """The value in `text`. NaN and Infinity are let through: whose field it is, its reader knows.
+
+    Raises BadJson, also for numbers of thousands of digits, nesting deeper than Python's stack, half a surrogate pair (no tokenizer
+    takes it), and an object that gives a key twice.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        raise BadJson(f"not JSON ({error.msg} at character {error.pos + 1}; a truncated file?)") from None
+    except RecursionError:
+        raise BadJson("not JSON that can be read (nested too deeply)") from None
+    except BadJson:
+        raise
+    except ValueError:  # Python refuses to convert more than 4,300 digits
+        raise BadJson("not JSON that can be read (a number with thousands of digits)") from None
+    if "\\u" in text:  # the only way in, the file being UTF-8
+        half = next((unit for unit in _texts(value) if _is_broken(unit)), None)
+        if half is not None:
+            raise BadJson(f"text {half[:60]!a} holds half of a surrogate pair, which is no character")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise BadJson(f"key {next(key for key in keys if keys.count(key) > 1)[:60]!a} is given twice")
+    return found
+
+
+def _texts(value: Any) -> list[str]:
+    """Every text in a value, keys too. Without recursion: a value may be nested as deeply as the parser went."""
+    texts, left = [], [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, str):
+            texts.append(part)
+        elif isinstance(part, dict):
+            left += [*part, *part.values()]
+        elif isinstance(part, list):
+            left += part
+    return texts
+
+
+def _is_broken(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,0 +1,373 @@
+"""The evaluation command as a whole: a series of checkpoints, several commands into one directory, what it refuses, in one line."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from sleep_tune.errors import UserError
+from sleep_tune.evaluation.__main__ import main
+from sleep_tune.evaluation.comparison import main as comparison
+from sleep_tune.evaluation.official_data import load_items
+
+PAIRS = [("A dog barks.", "A dog bark."), ("Dogs bark.", "Dogs barks."), ("She sees it.", "She see it."), ("They go.", "They goes.")]
+CHECKPOINTS = ("chck_1M", "chck_2M", "chck_10M")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    """Byte-level, one token a byte."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    vocabulary = {token: k for k, token in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    inner = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False)
+    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>"}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **names)
+
+
+def save_model(place: Path, tokenizer: Any, seed: int) -> Path:
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    config = transformers.RobertaConfig(vocab_size=261, max_position_embeddings=90, pad_token_id=1, initializer_range=0.3, **shape)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        transformers.RobertaForMaskedLM(config).save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    return place
+
+
+@pytest.fixture
+def model(tmp_path: Path, tokenizer: Any) -> Path:
+    return save_model(tmp_path / "final", tokenizer, 9)
+
+
+@pytest.fixture
+def series(tmp_path: Path, tokenizer: Any, model: Path) -> Path:
+    """Three checkpoints, the last of which is the model itself."""
+    folder = tmp_path / "checkpoints"
+    for seed, name in enumerate(CHECKPOINTS[:-1]):
+        save_model(folder / name, tokenizer, seed)
+    shutil.copytree(model, folder / CHECKPOINTS[-1])
+    return folder
+
+
+def blimp_lines(pairs: list[tuple[str, str]]) -> str:
+    about = {"field": "syntax", "linguistics_term": "agreement", "UID": "agreement"}
+    return "".join(json.dumps({"sentence_good": good, "sentence_bad": bad} | about) + "\n" for good, bad in pairs)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Four pairs of blimp, of which two are the fast set; nominalisations; words in contexts, with children's answers; one sort of GLUE."""
+    folder = tmp_path / "evaluation_data"
+    wug = [
+        json.dumps({"sentences": f"the {a}ity\tthe {a}ness", "ratio": r})
+        for a, r in (("dax", 0.9), ("wug", 0.2), ("blick", 0.5), ("fep", 0.1))
+    ]
+    contexts = {word: [{"context": text} for text in ("the", "I see a")] for word in ("dog", "ball", "milk")}
+    months = ",".join(map(str, range(16, 31)))
+    shares = [",".join(str(min(1.0, max(0.0, (month - 16) / 15 + shift))) for month in range(16, 31)) for shift in (0.0, 0.1, -0.1)]
+    children = "\n".join(
+        [f",word,{months}", *(f"{k},{word},{share}" for k, (word, share) in enumerate(zip(contexts, shares, strict=True)))]
+    )
+    glue = [json.dumps({"sentence1": f"The cat {i}.", "sentence2": ("yes", "no")[i % 2], "label": i % 2}) + "\n" for i in range(40)]
+    for place, text in {
+        "full_eval/blimp_filtered/agreement.jsonl": blimp_lines(PAIRS),
+        "fast_eval/blimp_fast/agreement.jsonl": blimp_lines(PAIRS[1:3]),
+        "full_eval/wug_adj_nominalization/wug.jsonl": "\n".join(wug) + "\n",
+        "fast_eval/wug_adj_nominalization/wug.jsonl": "\n".join(wug) + "\n",
+        "full_eval/cdi_childes/cdi_childes.json": json.dumps(contexts),
+        "full_eval/cdi_childes/cdi_human.csv": children + "\n",
+        "full_eval/glue_filtered/rte.train.jsonl": "".join(glue),
+        "full_eval/glue_filtered/rte.valid.jsonl": "".join(glue[:20]),
+    }.items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_text(text)
+    return folder
+
+
+@pytest.fixture
+def command(model: Path, data: Path, tmp_path: Path) -> list[str]:
+    return [str(model), "--data", str(data), "--out", str(tmp_path / "out"), "--tasks"]
+
+
+def scores_in(out: Path) -> Any:
+    return json.loads((out / "scores.json").read_text())
+
+
+def table(out: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(out / "scores.parquet").to_pylist()
+    return rows
+
+
+def averages_in(out: Path) -> list[str]:
+    return [mean["name"] for mean in scores_in(out)["averages"] if mean["value"] is not None]
+
+
+def test_averages_over_less_than_the_official_sets_never_look_like_the_official_ones(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for k, (rest, mark) in enumerate(
+        (
+            (["blimp", "--fast"], "fast"),
+            (["blimp", "--items-per-uid", "1"], "1 item of every UID"),
+            (["blimp", "--fast", "--items-per-uid", "1"], "fast, 1 item of every UID"),
+            (["rte", "--finetune-rows", "8"], "pilot"),
+            (["wug_adj", "--bf16"], "mlm_bf16"),
+        )
+    ):
+        out = tmp_path / f"out_{k}"
+        command[4] = str(out)
+        assert main([*command, *rest]) == 0
+        assert f"2025 text average ({mark})" in averages_in(out)
+        assert all(name.endswith(f" ({mark})") for name in averages_in(out))
+        shown = capsys.readouterr().out
+        assert f"2025 text average ({mark}): " in shown
+        assert "2025 text average: " not in shown
+
+
+def test_a_directory_of_the_fast_set_is_fast_without_the_option(command: list[str], data: Path, tmp_path: Path) -> None:
+    command[2] = str(data / "fast_eval" / "blimp_fast")
+    assert main([*command, "blimp"]) == 0
+    assert "2025 text average (fast)" in averages_in(tmp_path / "out")
+    assert {row["set"] for row in table(tmp_path / "out")} == {"fast"}
+
+
+def test_a_series_is_scored_on_the_fast_set_and_the_model_on_what_was_asked(
+    command: list[str], series: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "blimp,wug_adj,aoa", "--checkpoints", str(series)]) == 0
+    out, rows = tmp_path / "out", table(tmp_path / "out")
+    assert {(row["revision"], row["task"], row["set"], row["n"]) for row in rows if row["task"] == "blimp"} == {
+        *((name, "blimp", "fast", 2) for name in (*CHECKPOINTS, "main")),
+        ("main", "blimp", "full", 4),
+    }
+    assert {(row["revision"], row["words_seen"]) for row in rows} == {("chck_1M", 1e6), ("chck_2M", 2e6), ("chck_10M", 1e7), ("main", None)}
+    for name in ("model", "backend", "rules", "dataset", "items_per_uid", "seed"):
+        assert all(name in row for row in rows)
+    places = {str(path.parent.relative_to(out / "results" / "final")) for path in out.glob("results/final/**/predictions.json")}
+    wug, blimp = "zero_shot/mlm/wug_adj/wug_adj_nominalization", "zero_shot/mlm/blimp"
+    checkpoints = {f"{name}/{place}" for name in CHECKPOINTS for place in (wug, f"{blimp}/blimp_fast")}
+    assert places == checkpoints | {f"main/{wug}", f"main/{blimp}/blimp_fast", f"main/{blimp}/blimp_filtered"}
+    written = scores_in(out)
+    assert {task: line["n"] for task, line in written["tasks"].items()} == {"blimp": 4, "wug_adj": 4, "aoa": written["tasks"]["aoa"]["n"]}
+    assert list(written["checkpoints"]) == list(CHECKPOINTS)
+    assert written["checkpoints"]["chck_10M"]["tasks"]["blimp"]["score"] == written["fast"]["blimp"]["score"]
+    shown = capsys.readouterr().out
+    assert "learning curve" in shown
+    for name in CHECKPOINTS:
+        assert f"│ {name}" in shown
+
+
+def test_each_checkpoint_has_the_scores_that_a_command_of_its_own_gives_it(command: list[str], series: Path, tmp_path: Path) -> None:
+    assert main([*command, "blimp,wug_adj", "--checkpoints", str(series)]) == 0
+    together = scores_in(tmp_path / "out")["checkpoints"]
+    for name in CHECKPOINTS:
+        out = tmp_path / name
+        assert main([str(series / name), *command[1:3], "--out", str(out), "--fast", "--tasks", "blimp,wug_adj"]) == 0
+        alone = scores_in(out)["tasks"]
+        for task in ("blimp", "wug_adj"):
+            assert alone[task]["score"] == pytest.approx(together[name]["tasks"][task]["score"], abs=1e-9)
+        theirs, ours = (
+            next(place.glob("results/*/*/zero_shot/mlm/blimp/blimp_fast/predictions.json")).read_text()
+            for place in (out, _only(tmp_path / "out", name, tmp_path))
+        )
+        assert theirs == ours
+
+
+def _only(out: Path, name: str, tmp_path: Path) -> Path:
+    """The results of one revision, alone."""
+    shutil.copytree(out / "results" / "final" / name, tmp_path / f"only_{name}" / "results" / "final" / name)
+    return tmp_path / f"only_{name}"
+
+
+def test_a_series_goes_on_where_it_stopped(
+    command: list[str], series: Path, tmp_path: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rest = ["blimp,aoa", "--checkpoints", str(series)]
+    assert main([*command, *rest]) == 0
+    out, before = tmp_path / "out", scores_in(tmp_path / "out")
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("tasks/*/mlm/honest/*/*.json")}
+    assert len(kept) == 2 * 3 + 3  # blimp and aoa a checkpoint; of the model blimp, its fast set, aoa
+    capsys.readouterr()
+    assert main([*command, *rest]) == 0
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert scores_in(out) == before
+    said = capsys.readouterr().err
+    for name in ("blimp", "3 checkpoints", "aoa"):
+        assert f"{name}: already scored" in said
+    save_model(series / "chck_2M", tokenizer, 77)
+    assert main([*command, *rest]) == 0
+    made = {path: path.stat().st_mtime_ns for path in kept}
+    changed = {(path.parts[-5], path.stem) for path in kept if made[path] != kept[path]}
+    assert changed == {("chck_2M", "blimp"), ("chck_2M", "aoa"), ("main", "aoa")}
+
+
+def test_a_later_command_gathers_what_lies_there_of_the_same_model_rules_and_backend(
+    command: list[str], model: Path, tmp_path: Path, tokenizer: Any
+) -> None:
+    out = tmp_path / "out"
+    assert main([*command, "blimp"]) == 0
+    first = scores_in(out)["tasks"]["blimp"]
+    assert main([*command, "rte", "--finetune-rows", "8"]) == 0
+    assert main([*command, "wug_adj"]) == 0
+    written = scores_in(out)
+    assert list(written["tasks"]) == ["blimp", "wug_adj", "rte"]
+    assert written["tasks"]["blimp"] == first
+    assert written["averages"][0]["entered"] == ["blimp", "glue", "wug_adj"]
+    assert written["averages"][0]["name"] == "2025 text average (pilot)"
+    assert set(pq.read_table(out / "items.parquet")["task"].to_pylist()) == {"blimp", "wug_adj", "rte"}
+    assert main([*command, "wug_adj", "--rules", "2025"]) == 0
+    assert list(scores_in(out)["tasks"]) == ["wug_adj"]
+    assert main([*command, "blimp", "--backend", "mntp"]) == 0
+    assert list(scores_in(out)["tasks"]) == ["blimp"]
+    save_model(model, tokenizer, 5)
+    assert main([*command, "wug_adj"]) == 0
+    assert list(scores_in(out)["tasks"]) == ["wug_adj"]
+
+
+def test_fast_and_full_lie_side_by_side(command: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main([*command, "blimp"]) == 0
+    assert (scores_in(out)["tasks"]["blimp"]["set"], scores_in(out)["fast"]["blimp"]["n"]) == ("full", 2)
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("tasks/**/*.json")}
+    assert main([*command, "blimp", "--fast"]) == 0  # is there already
+    assert scores_in(out)["tasks"]["blimp"]["set"] == "fast"
+    assert main([*command, "blimp"]) == 0
+    assert scores_in(out)["tasks"]["blimp"]["set"] == "full"
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_the_fast_scores_of_the_model_are_those_of_scoring_them_alone(command: list[str], tmp_path: Path) -> None:
+    assert main([*command, "blimp"]) == 0
+    alone = [*command[:4], str(tmp_path / "alone"), "--fast", "--tasks", "blimp"]
+    assert main(alone) == 0
+    place = "results/final/main/zero_shot/mlm/blimp/blimp_fast"
+    for name in ("predictions.json", "best_temperature_report.txt"):
+        assert (tmp_path / "out" / place / name).read_text() == (tmp_path / "alone" / place / name).read_text()
+
+
+def test_checkpoints_are_compared_item_by_item(
+    command: list[str], series: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "blimp", "--checkpoints", str(series)]) == 0
+    a, b = (str(tmp_path / "out" / "checkpoints" / f"{name}.parquet") for name in ("chck_1M", "chck_2M"))
+    assert comparison([a, b, "--out", str(tmp_path / "compared")]) == 0
+    assert "blimp" in capsys.readouterr().out
+
+
+def test_tasks_without_a_fast_set_are_scored_on_the_model_alone(command: list[str], data: Path, series: Path, tmp_path: Path) -> None:
+    shutil.rmtree(data / "fast_eval" / "blimp_fast")
+    assert main([*command, "blimp,wug_adj", "--checkpoints", str(series)]) == 0
+    written = scores_in(tmp_path / "out")
+    assert any(note.startswith("blimp: no fast set there: not scored at the checkpoints") for note in written["notes"])
+    assert list(written["checkpoints"]["chck_1M"]["tasks"]) == ["wug_adj"]
+    assert list(written["tasks"]) == ["blimp", "wug_adj"]
+
+
+def test_a_series_of_two_has_curves_but_no_ages(command: list[str], series: Path, tmp_path: Path) -> None:
+    shutil.rmtree(series / "chck_10M")
+    assert main([*command, "all", "--checkpoints", str(series)]) == 0
+    written = scores_in(tmp_path / "out")
+    assert list(written["checkpoints"]) == list(CHECKPOINTS[:2])
+    assert "aoa: not defined for 2 checkpoints: an age needs a series of at least 3" in written["notes"]
+    with pytest.raises(UserError, match="2 found; an age of acquisition needs a series of at least 3"):
+        main([*command, "aoa", "--checkpoints", str(series)])
+
+
+def test_a_damaged_fast_set_does_not_stop_the_full_one(command: list[str], data: Path, series: Path, tmp_path: Path) -> None:
+    (data / "fast_eval" / "blimp_fast" / "agreement.jsonl").write_text("{")
+    assert main([*command, "blimp"]) == 0
+    assert any(note.startswith("the fast set is left out: ") for note in scores_in(tmp_path / "out")["notes"])
+    with pytest.raises(UserError, match=r"blimp_fast/agreement\.jsonl line 1: not JSON"):
+        main([*command, "blimp", "--checkpoints", str(series)])
+
+
+@pytest.mark.parametrize(
+    ("tasks", "rest", "message"),
+    [
+        ("all,ewok", [], r"missing ewok \(full_eval/ewok_filtered\)"),
+        ("all,pairs", [], r"missing pairs \(a jsonl file of its own\)"),
+        ("all,aoa", [], "aoa: not defined for one checkpoint: name the series by --checkpoints"),
+        ("wug_adj,aoa", [], "aoa: not defined for one checkpoint"),
+        ("all,boolq", [], r"task = boolq: no boolq\.train\.jsonl and boolq\.valid\.jsonl in"),
+        ("rte", ["--checkpoints", "SERIES"], "zero-shot tasks are scored at checkpoints, and none is named"),
+        ("blimp", ["--checkpoints", "nowhere"], "--checkpoints = nowhere: no such directory"),
+        ("blimp", ["--checkpoints", "EMPTY"], "0 found; must be model directories named chck_1M"),
+        (
+            "blimp",
+            ["--checkpoints", "SERIES", "--revision", "chck_1M"],
+            "--revision = chck_1M: is another model than the checkpoint of that name",
+        ),
+        ("blimp", ["--seed", "-1"], "--seed = -1: must be at least 0"),
+        ("rte", ["--finetune-seeds", "9" * 5000], "--finetune-seeds = 9{80}: must be whole numbers"),
+        ("blimp", ["--revision", "../up"], "--revision = ../up: must be a branch or tag"),
+    ],
+)
+def test_what_was_named_is_scored_or_refused(
+    tasks: str, rest: list[str], message: str, command: list[str], series: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    places = {"SERIES": str(series), "EMPTY": str(tmp_path / "empty")}
+    with pytest.raises(UserError, match=message) as caught:
+        main([*command, tasks, *(places.get(word, word) for word in rest)])
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_task_named_twice_is_scored_once(command: list[str], tmp_path: Path) -> None:
+    assert main([*command, "wug_adj,wug_adj,blimp,wug_adj"]) == 0
+    assert {task: line["n"] for task, line in scores_in(tmp_path / "out")["tasks"].items()} == {"blimp": 4, "wug_adj": 4}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": ' + b"[" * 100_000, "config.json: not JSON that can be read"),
+        (b'{"a": ' + b"9" * 5_000 + b"}", "config.json: not JSON that can be read"),
+        (b'{"a": "\\ud800"}', "config.json: text .* half of a surrogate pair"),
+        (b"\xff\xfe", "config.json: not UTF-8"),
+        (b"{", "config.json: not JSON"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_config_that_is_none_is_one_line(content: bytes | None, message: str, command: list[str], model: Path) -> None:
+    (model / "config.json").unlink()
+    if content is None:
+        (model / "config.json").mkdir()
+    else:
+        (model / "config.json").write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        main([*command, "wug_adj"])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "hub:", "hub:..", "/"])
+def test_a_model_that_can_be_none_is_one_line(name: str, command: list[str]) -> None:
+    with pytest.raises(UserError, match=r"^model = "):
+        main([name, *command[1:], "wug_adj"])
+
+
+def test_a_damaged_record_is_named(command: list[str], tmp_path: Path) -> None:
+    assert main([*command, "wug_adj"]) == 0
+    [record] = (tmp_path / "out").glob("tasks/**/wug_adj.json")
+    for text in ("{", "[1]", "[" * 100_000):
+        record.write_text(text)
+        with pytest.raises(UserError, match=r"wug_adj\.json: damaged; delete it to score wug_adj again"):
+            main([*command, "wug_adj"])
+
+
+def test_the_full_plan_holds_the_rows_of_the_fast_one(shared_data: Path) -> None:
+    """Fast scores of the model cost nothing: official fast items are official full items."""
+    from sleep_tune.evaluation.evaluate import plan_items
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(shared_data / "official_reference" / "model")
+    data = shared_data / "evaluation_data"
+    [full], [fast] = (load_items(data, ["supplement"], is_fast) for is_fast in (False, True))
+    assert plan_items(tokenizer, [full, fast]).n_rows == plan_items(tokenizer, [full]).n_rows

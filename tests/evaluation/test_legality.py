@@ -1,0 +1,161 @@
+"""Whether a run kept to its budget, counted in words of the raw text, and trials whose files are damaged."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sleep_tune.config import load_config
+from sleep_tune.data.token_store import open_store, prepare
+from sleep_tune.errors import UserError
+from sleep_tune.evaluation.challenge import TRACKS, Track, names_of, revision_of
+from sleep_tune.evaluation.legality import is_trial, legality, lines
+from sleep_tune.evaluation.submission import main
+from sleep_tune.presets import combine, set_field, write_yaml
+from sleep_tune.study.material import recipe
+
+SMALL = TRACKS["strict-small"]
+# 18 words, 13 once cleaned: two say who speaks, and punctuation is no word of its own
+SPEECH = "*CHI:\tthe dog number {} wants a ball .\n*MOT:\tno , you may not have it .\n"
+BOOK = "The old man of page {} sat by the sea and looked at the ships .\n"  # 16 words, 15 once cleaned
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("text")
+    for split, count in (("train", 400), ("dev", 20)):
+        (place / f"childes.{split}").write_text("".join(SPEECH.format(i) for i in range(count)))
+        (place / f"gutenberg.{split}").write_text("".join(BOOK.format(i) for i in range(count)))
+    return place
+
+
+@pytest.fixture
+def make_trial(text: Path, tmp_path: Path) -> Callable[..., Path]:
+    """make_trial(words=limit): a finished trial on that text, which saw the samples of childes twice and the others once."""
+
+    def make(words: int | None = None) -> Path:
+        raw = combine(["tiny", "epochs"])
+        for name, value in {"data.source": {"directory": str(text)}, "tokenizer.vocab_size": 300, "data.words": words}.items():
+            raw = set_field(raw, name, value)
+        config = load_config(raw)
+        store = open_store(prepare(**recipe(config)).directory)
+        exposures_N = 2 - store.domain_N.astype(np.uint32)
+        directory = tmp_path / f"trial{words}"
+        directory.mkdir()
+        (directory / "config.yaml").write_text(write_yaml(config.model_dump(mode="json")))
+        np.save(directory / "exposures.npy", exposures_N)
+        seen = int(exposures_N @ store.words_N)
+        (directory / "steps.jsonl").write_text(json.dumps({"words_seen": seen}) + "\n")
+        (directory / "final.json").write_text(json.dumps({"words_seen": seen}))
+        return directory
+
+    return make
+
+
+def test_words_of_the_raw_text_are_judged_and_cleaned_ones_stand_beside_them(make_trial: Callable[..., Path], text: Path) -> None:
+    trial = make_trial()
+    found = legality(trial, "strict-small", SMALL)
+    raw = sum(len((text / f"{domain}.train").read_text().split()) for domain in ("childes", "gutenberg"))
+    assert found["words_of_data"] == {"limit": 10_000_000, "words": raw - 2400, "raw_words": raw, "limited_to": None}
+    assert found["tokenizer_text"]["raw_words"] == raw
+    seen = found["words_seen"]
+    # samples run over the border of two domains: a handful of words are taken for the other's
+    assert seen["words"] == pytest.approx(2 * 400 * 13 + 400 * 15, abs=100)
+    assert seen["raw_words"] == pytest.approx(2 * 400 * 18 + 400 * 16, abs=100)
+    assert found["legal"] is True
+    between = Track(raw - 1, seen["raw_words"] - 1, (1,))  # the cleaned words are within these limits, the raw ones are not
+    over = legality(trial, "strict-small", between)
+    assert over["verdicts"] == {"words_of_data": False, "words_seen": False}
+    said = lines(over)
+    assert said[0] == f"words of data: {raw:,} of the raw text ({raw - 2400:,} once cleaned), OVER the {raw - 1:,} of strict-small"
+    allowed = (seen["raw_words"] - 1) * seen["words"] // seen["raw_words"]
+    assert f"may see {allowed:,} cleaned words (budget_words)" in said[2]
+
+
+def test_under_a_limit_only_the_raw_words_that_were_used_count(make_trial: Callable[..., Path]) -> None:
+    trial = make_trial(2800)  # 100 pairs of lines and 100 lines: a quarter of each domain
+    words = legality(trial, "strict-small", SMALL)["words_of_data"]
+    assert (words["words"], words["limited_to"]) == (2800, 2800)
+    assert words["raw_words"] == pytest.approx(100 * 18 + 100 * 16, abs=20)
+
+
+def test_raw_words_that_cannot_be_told_are_not_taken_for_granted(make_trial: Callable[..., Path], text: Path, tmp_path: Path) -> None:
+    trial = make_trial()
+    (trial / "exposures.npy").unlink()
+    found = legality(trial, "strict-small", SMALL)
+    assert (found["verdicts"]["words_seen"], found["legal"], found["words_seen"]["raw_words"]) == (None, None, None)
+    assert "the raw words seen are unknown: no exposures.npy" in found["unknown"]
+    assert legality(trial, "strict-small", Track(10**7, 100, (1,)))["verdicts"]["words_seen"] is False  # cleaned ones are over it already
+    text.rename(tmp_path / "elsewhere")
+    try:
+        found = legality(trial, "strict-small", SMALL)
+    finally:
+        (tmp_path / "elsewhere").rename(text)
+    assert found["verdicts"]["words_of_data"] is None
+    assert found["unknown"][0].startswith("the words of data are unknown: ")
+    assert "words of data: unknown of the raw text (unknown once cleaned), cannot be told to be within" in lines(found)[0]
+
+
+DAMAGE: dict[str, list[bytes]] = {
+    "config.yaml": [b"\xff\xfe", b"[]", b"budget_words: {", b"a: &a [*a]\n", b"", b"budget_words: -1\n", b"[" * 50_000],
+    "final.json": [b"{", b"[]", b"\xff", b'{"words_seen": 1e999}', b'{"words_seen": null}', b'{"words_seen": -4}', b"[" * 100_000],
+    "steps.jsonl": [b"{\n", b"[]\n", b"\xff\n", b'{"words_seen": NaN}\n', b'{"words_seen": "7"}\n'],
+    "exposures.npy": [b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"nothing of the kind"],
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damaged_files_of_a_trial_are_one_line(name: str, make_trial: Callable[..., Path]) -> None:
+    trial = make_trial()
+    if name == "steps.jsonl":
+        (trial / "final.json").unlink()
+    for content in DAMAGE[name]:
+        (trial / name).write_bytes(content)
+        with pytest.raises(UserError) as caught:
+            legality(trial, "strict-small", SMALL)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("counts", [np.zeros(3, np.uint32), np.zeros((2, 2), np.int64), np.zeros(3), np.array([{}]), np.array(["a"])])
+def test_exposures_of_another_text_or_kind_are_refused(counts: Any, make_trial: Callable[..., Path]) -> None:
+    trial = make_trial()
+    np.save(trial / "exposures.npy", counts)
+    with pytest.raises(UserError, match=r"exposures\.npy"):
+        legality(trial, "strict-small", SMALL)
+
+
+def test_results_inside_a_trial_are_its_own_and_those_of_another_model_are_named(
+    make_trial: Callable[..., Path], fill: Callable[..., None], tmp_path: Path, write_value: Callable[[Path, Any], None]
+) -> None:
+    trial = make_trial()
+    assert is_trial(trial)
+    fill(trial / "evaluation" / "results" / "model", "2025", "reading", revisions=("chck_1M",))
+    write_value(trial / "model" / "config.json", {})
+    out = str(tmp_path / "x.json")
+    for place in (trial, trial / "evaluation", trial / "evaluation" / "results"):
+        assert main([str(place), "--out", out]) == 1
+        beside = json.loads((tmp_path / "x.json.legality.json").read_text())
+        assert beside["legality"]["legal"] is True
+        assert not [line for line in beside["problems"] if "another model" in line]
+    record = {"model": "0" * 32, "place": "/m", "rules": "2025", "edition": "2025", "items": 1, "ties": 0, "nans": 0, "unofficial": []}
+    write_value(trial / "evaluation/results/model/main/zero_shot/mlm/reading/made_from.json", record)
+    assert main([str(trial), "--out", out]) == 1
+    problems = json.loads((tmp_path / "x.json.legality.json").read_text())["problems"]
+    assert [line.partition(" than ")[0] for line in problems if "another model" in line] == ["model: the results are of another model"]
+
+
+def test_a_checkpoint_has_the_challenges_name_and_a_trials_own() -> None:
+    assert [revision_of(name) for name in ("chck_1M", "words_1000000", "words_100000000", "chck_1000M")] == [
+        "chck_1M",
+        "chck_1M",
+        "chck_100M",
+        "chck_1000M",
+    ]
+    for name in ("main", "words_1500000", "words_999", "chck_M", "model", "chck_1M ", "words_", "words_000000", "chck_0M"):
+        assert revision_of(name) is None, name
+    assert names_of("chck_20M") == ("chck_20M", "words_20000000")
+    assert names_of("main") == ("main",)
+    assert all(revision_of(name) == revision for revision in TRACKS["strict"].revisions for name in names_of(revision))
