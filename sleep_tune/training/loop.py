@@ -16,8 +16,8 @@ from torch import Tensor
 from sleep_tune.config import LossThreshold
 from sleep_tune.sleep import candidates as candidates_
 from sleep_tune.sleep.context import Rows, sample_rows
-from sleep_tune.streams import stream, torch_seed
-from sleep_tune.training.models import losses
+from sleep_tune.streams import stream
+from sleep_tune.training.dropout import Dropout
 from sleep_tune.training.night import fall_asleep, slept_enough, wake_up
 from sleep_tune.training.objectives import LabelledRows, label_rows
 from sleep_tune.training.optimizer import clip, learning_rate
@@ -94,8 +94,6 @@ def train(run: Run, state: State, rows: Rows) -> StepRecord | None:
     started, config, words = time.perf_counter(), run.config, int(rows.words_B.sum())
     generator = stream(config.seed, "mask", state.step)
     batch = label_rows(rows, config, run.progress(state, words), run.store.vocab_size, generator, run.device)
-    if config.model.dropout:
-        torch.manual_seed(torch_seed(config.seed, "dropout", state.step, *(() if run.team is None else run.team.dropout_stream())))
     value, shown_B = descend(run, state, batch)
     if not math.isfinite(value):
         state.over = state.diverged = True
@@ -132,18 +130,24 @@ def descend(run: Run, state: State, batch: LabelledRows) -> tuple[float, Tensor]
         squares_P = state.importance_P if part is None else torch.zeros_like(state.importance_P)
     gradients = row_gradients(run, state, rows, squares_P)
     with gradients or nullcontext():
-        loss, measured_B = losses(run.network, rows, training=True)
-        value = float(loss.detach())
-        if part is None and not math.isfinite(value):
-            return value, measured_B
-        loss.backward()
-    if gradients is not None and "gain" in run.measures:
+        value, measured_B = run.network.descend(rows, dropout_of(run, state))
+    if part is None and not math.isfinite(value):
+        return value, measured_B
+    if gradients is not None and "gain" in run.measures and math.isfinite(value):
         measured_B = gradients.gain_B()
     if run.team is not None and part is not None:
         value, measured_B = run.team.join(part, value, measured_B, grad_P, squares_P)
         if squares_P is not None:
             state.importance_P += squares_P
     return value, measured_B
+
+
+def dropout_of(run: Run, state: State) -> Dropout | None:
+    """What draws the step's masks: a function of seed, step and worker."""
+    if not run.network.dropout:
+        return None
+    worker = () if run.team is None else run.team.dropout_stream()
+    return Dropout(run.network.dropout, run.device, run.config.seed, state.step, *worker)
 
 
 def row_gradients(run: Run, state: State, rows: LabelledRows, squares_P: Tensor | None) -> RowGradients | None:
