@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: every script beside this one, in turn; their claims become the table in docs/performance.md."""
+"""`python -m benchmarks [SCRIPT …]`: scripts beside this one, all or those named; their claims become rows of docs/performance.md."""
 
 import json
 import subprocess
@@ -26,20 +26,23 @@ def main() -> int:
             failed.append(name)
             continue
         rows += [(name, claim["claim"], claim["measured"]) for claim in json.loads(lines[-1])["claims"]]
-    if not sys.argv[1:]:
-        publish(rows)
+    publish(rows)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return int(bool(failed))
 
 
 def publish(rows: list[tuple[str, str, float]]) -> None:
-    """Replace the measured part of the page."""
+    """Put the rows into the measured part of the page, in place of those of the same scripts."""
     on = machine()
-    table = [f"{on.processor}, {on.cores} cores, {on.memory_bytes / 2**30:.0f} GiB, {', '.join(on.gpus) or 'no GPU'}.\n"]
-    table += ["| script | claim | measured |", "|---|---|---|", *(f"| {name} | {claim} | {value:g} |" for name, claim, value in rows)]
     before, _, rest = PAGE.read_text().partition(BEGIN)
-    write_text(PAGE, f"{before}{BEGIN}{chr(10).join(table)}\n{END}{rest.partition(END)[2]}")
+    old, _, after = rest.partition(END)
+    measured = {name for name, _, _ in rows}
+    lines = [f"| {name} | {claim} | {value:g} |" for name, claim, value in rows]
+    lines += [line for line in old.splitlines() if ".py |" in line and line.split()[1] not in measured]
+    table = [f"{on.processor}, {on.cores} cores, {on.memory_bytes / 2**30:.0f} GiB, {', '.join(on.gpus) or 'no GPU'}.\n"]
+    table += ["| script | claim | measured |", "|---|---|---|", *sorted(lines, key=lambda line: line.split()[1])]
+    write_text(PAGE, f"{before}{BEGIN}{chr(10).join(table)}\n{END}{after}")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,10 @@ from sleep_tune.streams import stream
 from sleep_tune.training import checkpoint
 from sleep_tune.training.checkpoint_writer import Writer
 from sleep_tune.training.loop import Run, State, advance, next_rows
+from sleep_tune.training.meters import measure_ceiling
 from sleep_tune.training.models import new_model
 from sleep_tune.training.objectives import label_rows
+from sleep_tune.training.sizes import flops_a_token
 
 CPU = torch.device("cpu")
 ROUNDS = 5
@@ -96,17 +100,24 @@ def in_turn(works: dict[str, Callable[[], int]], rounds: int = ROUNDS) -> dict[s
     return {name: statistics.median(values) for name, values in speeds.items()}
 
 
-def trainer(config: Config, store: Synthetic, steps: int) -> Callable[[], int]:
-    """transformers.Trainer with its defaults on the same rows; the tokens of `steps` steps, their set-up apart."""
+def vocabulary(size: int) -> Any:
+    """A tokenizer with our special tokens, for the collator of transformers to mask with."""
     from tokenizers import Tokenizer, models
-    from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments
+    from transformers import PreTrainedTokenizerFast
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *(f"t{i}" for i in range(N_SPECIAL, store.vocab_size))]
-    vocabulary = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="<unk>"))
+    names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *(f"t{i}" for i in range(N_SPECIAL, size))]
+    words = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="<unk>"))
     special = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "mask_token": "<mask>"}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=vocabulary, **special)
+    return PreTrainedTokenizerFast(tokenizer_object=words, **special)
+
+
+def trainer(config: Config, store: Synthetic, steps: int) -> Callable[[], int]:
+    """transformers.Trainer with its defaults on the same rows; the tokens of `steps` steps, their set-up apart."""
+    from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
+
+    tokenizer = vocabulary(store.vocab_size)
     rows = store.tokens.reshape(store.samples, store.row_length).astype(np.int64)
     data = [{"input_ids": row} for row in rows]
     model = new_model(config.model, store.vocab_size, 0)
@@ -129,7 +140,8 @@ def trainer(config: Config, store: Synthetic, steps: int) -> Callable[[], int]:
                 logging_strategy="no", disable_tqdm=True, use_cpu=True,
             )  # fmt: skip
             collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=config.masking.rate)
-            Trainer(model, asked, train_dataset=data, data_collator=collator, callbacks=[clock]).train()
+            with redirect_stdout(StringIO()):  # a line of totals
+                Trainer(model, asked, train_dataset=data, data_collator=collator, callbacks=[clock]).train()
         return steps * batch * store.row_length, clock.last - clock.first
 
     def tokens() -> int:
@@ -243,22 +255,40 @@ def checkpoints() -> tuple[float, float]:
 
 
 def growth() -> float:
-    """Percent by which a word takes longer in the largest of three corpora (1M, 4M, 16M words) than in the smallest, by a sleeping run."""
+    """Percent by which a word's time differs most between three corpora, 1M, 4M and 16M words, read in folds of 8,000 by a sleeping run."""
     torch.set_num_threads(1)
     works = {}
     for words in (1_000_000, 4_000_000, 16_000_000):
         config = config_of(
-            "tiny", "weighted_replay", data__rows="packed", data__row_length=64, training__precision="fp32", sleep__folds=2000
+            "tiny", "weighted_replay", data__rows="packed", data__row_length=64, training__precision="fp32", sleep__folds=words // 8000
         )
         works[f"{words:,}"] = Ours(config, synthetic(words, 64, 512))
     speeds = in_turn({key: partial(each.tokens, 150) for key, each in works.items()}, 2 * ROUNDS)
     print("tokens/s by words of the corpus: " + ", ".join(f"{key}: {value:,.0f}" for key, value in speeds.items()))
-    first, *_, last = speeds.values()
-    return 100 * (first / last - 1)
+    return 100 * (max(speeds.values()) / min(speeds.values()) - 1)
+
+
+def shares_of_ceiling() -> dict[str, float]:
+    """Floating-point operations a second that the model needs, in bf16 on one thread, over those of a large matrix product."""
+    torch.set_num_threads(1)
+    shares = {}
+    for name, profile, steps in (("small", "strict-small", 3), ("pilot", "pilot", 8)):
+        config = config_of(profile, "epochs", training__precision="bf16")
+        length, vocab_size = config.data.row_length, config.tokenizer.vocab_size
+        ours = Ours(config, synthetic(100_000, length, vocab_size))
+        ours.tokens(2)
+        paces, ceilings = [], []
+        for _ in range(ROUNDS):
+            ceilings.append(measure_ceiling(CPU, "bf16"))
+            paces.append(per_second(partial(ours.tokens, steps)))
+        shares[name] = statistics.median(paces) * flops_a_token(config, vocab_size, length) / statistics.median(ceilings)
+        print(f"{name}, 1 thread: {statistics.median(paces):,.0f} tokens/s, {shares[name]:.0%} of {max(ceilings) / 1e9:,.0f} GFLOP/s")
+    return shares
 
 
 def main() -> None:
     """Print the comparisons and, last, the claims."""
+    shares = shares_of_ceiling()
     small = against_trainer("strict-small", 2, 3, ("fp32", "bf16"))
     pilot = against_trainer("pilot", 1, 8, ("bf16",))
     ratio, pause = checkpoints()
@@ -271,6 +301,8 @@ def main() -> None:
         "checkpoint_over_torch_save": ratio,
         "checkpoint_pause_ms": pause,
         "words_time_growth_percent": growth(),
+        "small_share_of_ceiling": shares["small"],
+        "pilot_share_of_ceiling": shares["pilot"],
     }
     print(json.dumps({"claims": [{"claim": name, "measured": round(value, 3)} for name, value in claims.items()]}))
 

@@ -26,7 +26,8 @@ from sleep_tune.config import Masking, Model, Training
 from sleep_tune.data.collate import PAD
 from sleep_tune.sleep.context import Rows
 from sleep_tune.streams import stream
-from sleep_tune.training.models import Network, losses, new_network
+from sleep_tune.training.dropout import Dropout
+from sleep_tune.training.models import Network, new_network
 from sleep_tune.training.objectives import LabelledRows, mask_rows, next_tokens
 from sleep_tune.training.row_gradients import RowGradients
 
@@ -102,7 +103,7 @@ def batch_of(size: Size, rows: int, objective: str = "mlm", padded: bool = False
 def plain(network: Network, batch: LabelledRows) -> None:
     """An ordinary forward and backward pass."""
     network.flat.grad.zero_()  # type: ignore[union-attr]
-    losses(network, batch, training=True)[0].backward()
+    network.descend(batch, Dropout(network.dropout, CPU, 0) if network.dropout else None)
 
 
 def gain(network: Network, batch: LabelledRows) -> Tensor:

@@ -149,6 +149,13 @@ class Training(Frozen):
     batch_rows: PositiveInt
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     determinism: Literal["strict", "fast"] = "strict"
+    accumulation: PositiveInt = 1  # parts of a batch that are computed one after another, for their memory; a step is one all the same
+
+    @model_validator(mode="after")
+    def _parts_hold_rows(self) -> "Training":
+        if self.accumulation > self.batch_rows:
+            raise broken("training.accumulation", self.accumulation, f"must be at most training.batch_rows = {self.batch_rows}")
+        return self
 
 
 MOST_REPLAYS = 1e6  # far beyond any budget, and whole numbers stay whole

@@ -4,7 +4,7 @@ Keyed streams need no state: a resumed run draws what the undisturbed one drew, 
 """
 
 import numpy as np
-from numpy.random import Generator, Philox, SeedSequence
+from numpy.random import SFC64, Generator, Philox, SeedSequence
 
 # The id of a purpose is part of every published result: append, never renumber.
 PURPOSES = {
@@ -35,6 +35,11 @@ PURPOSES = {
 def stream(seed: int, purpose: str, *counters: int) -> Generator:
     """The generator of `purpose` at `counters`, equal in any process. Raises KeyError for an unknown purpose."""
     return Generator(Philox(SeedSequence([seed, PURPOSES[purpose], *counters])))
+
+
+def bulk_stream(seed: int, purpose: str, *counters: int) -> Generator:
+    """The same for draws by the million: a generator twice as fast, with other numbers than `stream`'s."""
+    return Generator(SFC64(SeedSequence([seed, PURPOSES[purpose], *counters])))
 
 
 def torch_seed(seed: int, purpose: str, *counters: int) -> int:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from sleep_tune.errors import UserError, one_line
+from sleep_tune.train import main
+
 MICRO = {
     "data.source": "{embedded: {words: 3000, seed: 1}}",
     "tokenizer.vocab_size": "400",
@@ -78,9 +81,6 @@ def digest(out: Path) -> tuple[bytes, bytes, int]:
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(words: list[str], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sleep_tune.errors import UserError, one_line
-    from sleep_tune.train import main
-
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as caught:
         main(words)
@@ -104,6 +104,11 @@ def test_a_run_says_what_it_did_and_its_directory_is_not_overwritten(tmp_path: P
     assert other.returncode == 2
     assert other.stderr.count("\n") == 1
     assert "budget_words = 4000 here, 3000 there" in other.stderr
+    words = command(out, "--resume", str(out), schedule="strict_replay", budget="3000")[3:]
+    changes = [("seed", "1", "0"), ("model.dropout", "0.2", "0.0"), ("sleep.folds", "7", "50"), ("masking.rate", "0.1", "0.3")]
+    for field, here, there in changes:
+        with pytest.raises(UserError, match=f"holds another run: {field} = {here} here, {there} there; name another directory"):
+            main([*words, "--set", f"{field}={here}"])
     assert digest(out) == before
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("precious")

@@ -85,7 +85,7 @@ class ModelSource:
 
     @_uncollected()
     def load(self, backend: str) -> tuple[Any, Any]:
-        """Model (fp32, on a GPU if there is one) and tokenizer. Raises UserError where they are not to be had or lack the head for `backend`."""
+        """Model (fp32, on a GPU if there is one) and tokenizer. Raises UserError where there is none or no head for `backend`."""
         import torch
         import transformers
         from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer

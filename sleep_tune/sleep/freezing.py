@@ -123,7 +123,7 @@ def outputs(network: Network, rows: LabelledRows, blank: bool) -> dict[str, Tens
     watch = _Watch()
     start_TD = torch.zeros(rows.tokens_BL.numel(), network.width, device=network.device) if blank else None
     with _taped(network, watch), network.precision():
-        network.logits_at(rows, training=False, start_TD=start_TD)
+        network.logits_at(rows, start_TD=start_TD)
     return watch.output
 
 

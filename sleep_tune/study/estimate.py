@@ -125,7 +125,7 @@ def shape_key(config: Config) -> str:
         "model": config.model.model_dump(),
         "rows": [config.data.rows, config.data.row_length, config.training.batch_rows, config.tokenizer.vocab_size],
         "masking": config.masking.rate,
-        "training": [config.training.precision, config.training.determinism],
+        "training": [config.training.precision, config.training.determinism, config.training.accumulation],
         "resources": config.resources.model_dump(),
         "final": [list(config.evaluation.final.tasks), config.evaluation.final.set, config.evaluation.final.items_per_uid],
         "milestones": [list(config.evaluation.milestones.tasks), config.evaluation.milestones.items_per_uid],

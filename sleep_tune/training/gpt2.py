@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sleep_tune.training.dropout import Dropout, dropped
 from sleep_tune.training.models import Linear, LinearMap, Network
 from sleep_tune.training.objectives import LabelledRows
 
@@ -56,34 +57,33 @@ class Gpt2(Network):
     def embed(self, tokens_BL: Tensor) -> Tensor:
         return self._embedded(tokens_BL, self.leaves["position"][: tokens_BL.shape[1]])
 
-    def logits_at(self, rows: LabelledRows, training: bool, start_TD: Tensor | None = None) -> Tensor:
-        drop = self.dropout if training else 0.0
-        stream_TD = F.dropout(self.embed(rows.tokens_BL) if start_TD is None else start_TD, drop, training)
+    def logits_at(self, rows: LabelledRows, dropout: Dropout | None = None, start_TD: Tensor | None = None) -> Tensor:
+        stream_TD = dropped(self.embed(rows.tokens_BL) if start_TD is None else start_TD, dropout)
         last = self.layers - 1
         for i in range(last):
-            attended_TD = self._attended(i, stream_TD, rows.tokens_BL.shape, drop)
-            stream_TD = self._block(i, stream_TD, attended_TD, drop)
-        attended_TD = self._attended(last, stream_TD, rows.tokens_BL.shape, drop)
+            attended_TD = self._attended(i, stream_TD, rows.tokens_BL.shape, dropout)
+            stream_TD = self._block(i, stream_TD, attended_TD, dropout)
+        attended_TD = self._attended(last, stream_TD, rows.tokens_BL.shape, dropout)
         at_M = rows.at_M
-        stream_MD = self._block(last, stream_TD.index_select(0, at_M), attended_TD.index_select(0, at_M), drop, rows.slot_M)
+        stream_MD = self._block(last, stream_TD.index_select(0, at_M), attended_TD.index_select(0, at_M), dropout, rows.slot_M)
         return self._linear("decoder", self._norm("last_norm", stream_MD, rows.slot_M), rows.slot_M)
 
     def _streams(self, tokens_BL: Tensor, inside_BL: Tensor) -> Iterator[Tensor]:
         stream_TD = self.embed(tokens_BL)
         for i in range(self.layers):
-            stream_TD = self._block(i, stream_TD, self._attended(i, stream_TD, tokens_BL.shape, 0.0), 0.0)
+            stream_TD = self._block(i, stream_TD, self._attended(i, stream_TD, tokens_BL.shape, None), None)
             yield stream_TD
 
-    def _attended(self, i: int, stream_TD: Tensor, shape: torch.Size, drop: float) -> Tensor:
+    def _attended(self, i: int, stream_TD: Tensor, shape: torch.Size, dropout: Dropout | None) -> Tensor:
         """(T, D) what layer `i`'s heads gather at every position from those before it and itself."""
         batch, length = shape
         states_TD = self._norm(f"{i}.norm", stream_TD)
         query, key, value = self._linear(f"{i}.qkv", states_TD).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(query, key, value, None, drop, is_causal=True)
+        attended = self._attend(query, key, value, None, dropout, causal=True)
         return attended.transpose(1, 2).reshape(batch * length, self.width)
 
-    def _block(self, i: int, stream: Tensor, attended: Tensor, drop: float, at: Tensor | None = None) -> Tensor:
+    def _block(self, i: int, stream: Tensor, attended: Tensor, dropout: Dropout | None, at: Tensor | None = None) -> Tensor:
         """What follows attention in layer `i`: projection, residual, feed-forward, residual."""
-        stream = stream + F.dropout(self._linear(f"{i}.out", attended, at), drop, drop > 0)
+        stream = stream + dropped(self._linear(f"{i}.out", attended, at), dropout)
         hidden = F.gelu(self._linear(f"{i}.up", self._norm(f"{i}.ffn_norm", stream, at), at), approximate="tanh")
-        return stream + F.dropout(self._linear(f"{i}.down", hidden, at), drop, drop > 0)
+        return stream + dropped(self._linear(f"{i}.down", hidden, at), dropout)

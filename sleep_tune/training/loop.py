@@ -6,22 +6,18 @@ What a run is, and its state, field by field: `run.py`. What happens at falling 
 import math
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from sleep_tune.config import LossThreshold
 from sleep_tune.sleep import candidates as candidates_
 from sleep_tune.sleep.context import Rows, sample_rows
-from sleep_tune.streams import stream, torch_seed
-from sleep_tune.training.models import losses
+from sleep_tune.streams import stream
+from sleep_tune.training.descent import descend
 from sleep_tune.training.night import fall_asleep, slept_enough, wake_up
-from sleep_tune.training.objectives import LabelledRows, label_rows
+from sleep_tune.training.objectives import label_rows
 from sleep_tune.training.optimizer import clip, learning_rate
-from sleep_tune.training.row_gradients import RowGradients
 from sleep_tune.training.run import Run, State
 
 __all__ = ["Run", "State", "StepRecord", "advance"]
@@ -94,8 +90,6 @@ def train(run: Run, state: State, rows: Rows) -> StepRecord | None:
     started, config, words = time.perf_counter(), run.config, int(rows.words_B.sum())
     generator = stream(config.seed, "mask", state.step)
     batch = label_rows(rows, config, run.progress(state, words), run.store.vocab_size, generator, run.device)
-    if config.model.dropout:
-        torch.manual_seed(torch_seed(config.seed, "dropout", state.step, *(() if run.team is None else run.team.dropout_stream())))
     value, shown_B = descend(run, state, batch)
     if not math.isfinite(value):
         state.over = state.diverged = True
@@ -119,38 +113,6 @@ def train(run: Run, state: State, rows: Rows) -> StepRecord | None:
     return StepRecord(
         state.step, state.cycle, state.phase, state.words_seen, value, lr, norm, int(rows.length_B.sum()), time.perf_counter() - started
     )
-
-
-def descend(run: Run, state: State, batch: LabelledRows) -> tuple[float, Tensor]:
-    """(loss, gains or losses (B,) of the rows) of a batch, and its gradient in `flat.grad`; without where the loss is not finite."""
-    part = None if run.team is None else run.team.part(batch)
-    rows, grad_P = batch if part is None else part.rows, run.network.flat.grad
-    assert grad_P is not None
-    grad_P.zero_()
-    squares_P = None
-    if run.fisher_step(state):
-        squares_P = state.importance_P if part is None else torch.zeros_like(state.importance_P)
-    gradients = row_gradients(run, state, rows, squares_P)
-    with gradients or nullcontext():
-        loss, measured_B = losses(run.network, rows, training=True)
-        value = float(loss.detach())
-        if part is None and not math.isfinite(value):
-            return value, measured_B
-        loss.backward()
-    if gradients is not None and "gain" in run.measures:
-        measured_B = gradients.gain_B()
-    if run.team is not None and part is not None:
-        value, measured_B = run.team.join(part, value, measured_B, grad_P, squares_P)
-        if squares_P is not None:
-            state.importance_P += squares_P
-    return value, measured_B
-
-
-def row_gradients(run: Run, state: State, rows: LabelledRows, squares_P: Tensor | None) -> RowGradients | None:
-    """What watches the gradient of every row of a wake; None where nobody asks for it."""
-    if state.phase == "sleep" or not (squares_P is not None or "gain" in run.measures):
-        return None
-    return RowGradients(run.network, rows, "gain" in run.measures, squares_P)
 
 
 def note(run: Run, state: State, rows: Rows, measured_B: np.ndarray, loss: float) -> None:

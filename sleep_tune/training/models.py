@@ -7,6 +7,7 @@ V vocabulary, P parameters.
 
 from __future__ import annotations
 
+import math
 import pkgutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -20,6 +21,7 @@ from torch import Tensor
 from sleep_tune.config import Model, Training
 from sleep_tune.data.collate import BOS, EOS, PAD
 from sleep_tune.streams import torch_seed
+from sleep_tune.training.dropout import Dropout
 from sleep_tune.training.objectives import LabelledRows
 from sleep_tune.training.registry import MODELS
 
@@ -146,8 +148,8 @@ class Network:
         """(T, D) the embeddings of every position, what `logits_at` begins with."""
         raise NotImplementedError
 
-    def logits_at(self, rows: LabelledRows, training: bool, start_TD: Tensor | None = None) -> Tensor:
-        """(M, V) logits at the labelled positions; with dropout from torch's default generator if `training`.
+    def logits_at(self, rows: LabelledRows, dropout: Dropout | None = None, start_TD: Tensor | None = None) -> Tensor:
+        """(M, V) logits at the labelled positions.
 
         `start_TD` stands in for the embeddings: zeros for a model that is told nothing, neither tokens nor places.
         """
@@ -168,6 +170,28 @@ class Network:
                 if i >= self.layers - last:
                     mean_BD += (stream_TD.float().view(batch, length, -1) * share_BL1).sum(1)
         return mean_BD / last
+
+    def descend(self, rows: LabelledRows, dropout: Dropout | None = None) -> tuple[float, Tensor]:
+        """(loss, loss_B) of `losses`, and its gradient in `flat.grad`, which held zeros; none where the loss is not finite."""
+        loss, loss_B = losses(self, rows, dropout)
+        value = float(loss.detach())
+        if math.isfinite(value):
+            loss.backward()
+        return value, loss_B
+
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: Dropout | None, causal: bool = False
+    ) -> Tensor:
+        """(B, H, ., D / H) of queries, keys and values so shaped; `bias` is added to the scores."""
+        if dropout is None or self.device.type != "cpu":
+            rate = 0.0 if dropout is None else dropout.rate
+            return F.scaled_dot_product_attention(query, key, value, bias, rate, is_causal=causal)
+        with torch.autocast(self.device.type, enabled=False):  # softmax in the products' own precision, as in torch's attention
+            score = query @ key.mT * query.shape[-1] ** -0.5
+            if causal:
+                score = score.masked_fill(score.new_ones(score.shape[-2:], dtype=torch.bool).triu_(1), -torch.inf)
+            weight = torch.softmax(score if bias is None else score + bias.to(score.dtype), -1)
+            return dropout(weight.mT).mT @ value  # drawn key by query, as `roberta_gradient.py` has them
 
     def _linear(self, key: str, inputs: Tensor, at: Tensor | None = None) -> Tensor:
         linear = self.linears[key]
@@ -218,24 +242,25 @@ def new_network(model: Model, vocab_size: int, seed: int, training: Training, de
     return kind(new_model(model, vocab_size, seed), training, device)
 
 
-def losses(network: Network, rows: LabelledRows, training: bool) -> tuple[Tensor, Tensor]:
+def losses(network: Network, rows: LabelledRows, dropout: Dropout | None = None) -> tuple[Tensor, Tensor]:
     """(loss, loss_B): mean cross-entropy in nats over the labelled tokens of the batch, and of each row (0 where nothing is labelled)."""
-    loss_M = _token_losses(network, rows, training)
-    return loss_M.sum() / max(1, len(loss_M)), _row_means(loss_M.detach(), rows)
+    loss_M = _token_losses(network, rows, dropout)
+    return loss_M.sum() / max(1, len(loss_M)), row_means(loss_M.detach(), rows)
 
 
 def row_losses(network: Network, rows: LabelledRows) -> Tensor:
-    """loss_B of `losses` with its graph, in evaluation mode."""
-    return _row_means(_token_losses(network, rows, training=False), rows)
+    """loss_B of `losses` with its graph, without dropout."""
+    return row_means(_token_losses(network, rows, None), rows)
 
 
-def _token_losses(network: Network, rows: LabelledRows, training: bool) -> Tensor:
+def _token_losses(network: Network, rows: LabelledRows, dropout: Dropout | None) -> Tensor:
     with network.precision():
-        logits_MV = network.logits_at(rows, training)
+        logits_MV = network.logits_at(rows, dropout)
     return F.cross_entropy(logits_MV.float(), rows.target_M, reduction="none")
 
 
-def _row_means(loss_M: Tensor, rows: LabelledRows) -> Tensor:
+def row_means(loss_M: Tensor, rows: LabelledRows) -> Tensor:
+    """(B,) the mean over each row's labelled positions; 0 where there is none."""
     batch = len(rows.tokens_BL)
     count_B = torch.bincount(rows.row_M, minlength=batch).clamp_(min=1)
     return torch.zeros(batch, device=loss_M.device).index_add(0, rows.row_M, loss_M) / count_B

@@ -103,7 +103,7 @@ def measured(run: Run, batch: LabelledRows) -> np.ndarray:
         if "gain" in run.measures:
             return gains(run.network, rows)
         with torch.inference_mode():
-            return losses(run.network, rows, training=False)[1]
+            return losses(run.network, rows)[1]
 
     return (of(batch) if run.team is None else run.team.measure(batch, of)).cpu().numpy()
 

@@ -87,7 +87,8 @@ def labelled(
     bias = np.where(np.arange(length) < length_B[:, None], np.float32(0), np.float32(-np.inf))[:, None, None] if padded else None
 
     def put(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values).to(device, non_blocking=True)
+        tensor = torch.from_numpy(values)
+        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
     return LabelledRows(
         put(tokens_BL),

@@ -36,7 +36,7 @@ class DevProbe:
         total = labels = 0.0
         with torch.inference_mode():
             for batch in self.batches:
-                total += float(losses(network, batch, training=False)[0]) * len(batch.target_M)
+                total += float(losses(network, batch)[0]) * len(batch.target_M)
                 labels += len(batch.target_M)
         return total / labels if labels else math.nan
 

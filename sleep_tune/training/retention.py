@@ -52,7 +52,7 @@ class Retention:
         if fold not in self._probes:
             self._probes[fold] = self._probe(fold)
         with torch.inference_mode():
-            return float(losses(network, self._probes[fold], training=False)[0])
+            return float(losses(network, self._probes[fold])[0])
 
     def _probe(self, fold: int) -> LabelledRows:
         """The first R of a permutation of what the fold's wake reads, and their masks, both from the fold's own stream."""

@@ -4,15 +4,19 @@ Only labelled positions reach a masked-LM loss, so the last layer's queries, its
 alone (same mathematics, tested against the model's own forward). Legend: `models.py`.
 """
 
+import math
 from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sleep_tune.data.collate import PAD
-from sleep_tune.training.models import Linear, LinearMap, Network
+from sleep_tune.training.dropout import Dropout, dropped
+from sleep_tune.training.models import Linear, LinearMap, Network, row_means
 from sleep_tune.training.objectives import LabelledRows
+from sleep_tune.training.roberta_gradient import Step, Tensors
 
 _PARTS = ("query", "key", "value")
 
@@ -91,13 +95,25 @@ class Roberta(Network):
         first = self.first_position
         return self._embedded(tokens_BL, self.leaves["position"][first : tokens_BL.shape[1] + first] + self.leaves["type"][0])
 
-    def logits_at(self, rows: LabelledRows, training: bool, start_TD: Tensor | None = None) -> Tensor:
-        drop = self.dropout if training else 0.0
+    @cached_property
+    def _written_out(self) -> Tensors:
+        return Tensors(self)
+
+    def descend(self, rows: LabelledRows, dropout: Dropout | None = None) -> tuple[float, Tensor]:
+        if self.tape is not None or self.device.type != "cpu":
+            return super().descend(rows, dropout)
+        step = Step(self, self._written_out, rows, dropout)
+        loss = float(step.loss_M.sum()) / max(1, len(step.loss_M))
+        if math.isfinite(loss):
+            step.backward()
+        return loss, row_means(step.loss_M, rows)
+
+    def logits_at(self, rows: LabelledRows, dropout: Dropout | None = None, start_TD: Tensor | None = None) -> Tensor:
         stream_TD = self.embed(rows.tokens_BL) if start_TD is None else start_TD
-        stream_TD = F.dropout(self._norm("emb_norm", stream_TD), drop, training)
+        stream_TD = dropped(self._norm("emb_norm", stream_TD), dropout)
         for i in range(self.layers - 1):
-            stream_TD = self._layer(i, stream_TD, rows.tokens_BL.shape, rows.bias_B11L, drop)
-        stream_MD = self._last_layer(rows, stream_TD, drop)
+            stream_TD = self._layer(i, stream_TD, rows.tokens_BL.shape, rows.bias_B11L, dropout)
+        stream_MD = self._last_layer(rows, stream_TD, dropout)
         at = rows.slot_M
         head_MD = F.gelu(self._linear("head", self._norm("last_norm", stream_MD, at), at))
         return self._linear("decoder", self._norm("head_norm", head_MD, at), at)
@@ -106,20 +122,20 @@ class Roberta(Network):
         bias_B11L = torch.zeros(inside_BL.shape, device=self.device).masked_fill_(~inside_BL, -torch.inf)[:, None, None]
         stream_TD = self._norm("emb_norm", self.embed(tokens_BL))
         for i in range(self.layers):
-            stream_TD = self._layer(i, stream_TD, tokens_BL.shape, bias_B11L, 0.0)
+            stream_TD = self._layer(i, stream_TD, tokens_BL.shape, bias_B11L, None)
             yield stream_TD
 
-    def _layer(self, i: int, stream_TD: Tensor, shape: torch.Size, bias_B11L: Tensor | None, drop: float) -> Tensor:
+    def _layer(self, i: int, stream_TD: Tensor, shape: torch.Size, bias_B11L: Tensor | None, dropout: Dropout | None) -> Tensor:
         """Layer `i` at every position."""
         batch, length = shape
         states_TD = self._norm(f"{i}.norm", stream_TD)
         products = [self._linear(key, states_TD) for key in self._products(i)]
         qkv = products[0] if len(products) == 1 else torch.cat(products, 1)
         query, key, value = qkv.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(query, key, value, bias_B11L, drop)
-        return self._block(i, stream_TD, attended.transpose(1, 2).reshape(batch * length, self.width), drop)
+        attended = self._attend(query, key, value, bias_B11L, dropout)
+        return self._block(i, stream_TD, attended.transpose(1, 2).reshape(batch * length, self.width), dropout)
 
-    def _last_layer(self, rows: LabelledRows, stream_TD: Tensor, drop: float) -> Tensor:
+    def _last_layer(self, rows: LabelledRows, stream_TD: Tensor, dropout: Dropout | None) -> Tensor:
         """The last layer where it counts: keys and values everywhere, all else at the M labelled positions."""
         i, (batch, length) = self.layers - 1, rows.tokens_BL.shape
         states_TD = self._norm(f"{i}.norm", stream_TD)
@@ -127,12 +143,12 @@ class Roberta(Network):
         query_MD = self._linear(f"{i}.q", states_TD.index_select(0, rows.at_M), rows.slot_M)
         padded = query_MD.new_zeros(batch * rows.most, self.width).index_copy(0, rows.slot_M, query_MD)
         query = padded.view(batch, rows.most, self.heads, -1).transpose(1, 2)
-        attended = F.scaled_dot_product_attention(query, key, value, rows.bias_B11L, drop)
+        attended = self._attend(query, key, value, rows.bias_B11L, dropout)
         attended_MD = attended.transpose(1, 2).reshape(batch * rows.most, self.width).index_select(0, rows.slot_M)
-        return self._block(i, stream_TD.index_select(0, rows.at_M), attended_MD, drop, rows.slot_M)
+        return self._block(i, stream_TD.index_select(0, rows.at_M), attended_MD, dropout, rows.slot_M)
 
-    def _block(self, i: int, stream: Tensor, attended: Tensor, drop: float, at: Tensor | None = None) -> Tensor:
+    def _block(self, i: int, stream: Tensor, attended: Tensor, dropout: Dropout | None, at: Tensor | None = None) -> Tensor:
         """What follows attention in layer `i`: projection, residual, feed-forward, residual."""
-        stream = stream + F.dropout(self._linear(f"{i}.out", attended, at), drop, drop > 0)
+        stream = stream + dropped(self._linear(f"{i}.out", attended, at), dropout)
         hidden = F.gelu(self._linear(f"{i}.up", self._norm(f"{i}.ffn_norm", stream, at), at))
-        return stream + F.dropout(self._linear(f"{i}.down", hidden, at), drop, drop > 0)
+        return stream + dropped(self._linear(f"{i}.down", hidden, at), dropout)

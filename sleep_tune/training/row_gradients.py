@@ -24,7 +24,7 @@ BLOCK = 1 << 22  # numbers that rows worked on at once may take up: 16 MB
 def gains(network: Network, rows: LabelledRows) -> Tensor:
     """(B,) as `RowGradients.gain_B`, without dropout; computes no gradient of a weight and leaves `network.flat.grad` alone."""
     with RowGradients(network, rows, gain=True) as recorded, torch.enable_grad():
-        loss, _ = losses(network, rows, training=False)
+        loss, _ = losses(network, rows)
         assert recorded.embedded_TD is not None
         torch.autograd.grad(loss, recorded.embedded_TD)
     return recorded.gain_B()

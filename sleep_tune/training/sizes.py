@@ -12,7 +12,7 @@ RAY_BYTES = 55 << 20  # of a worker, over a process without Ray
 BASE_BYTES = (415 << 20) + RAY_BYTES  # a worker that has opened a trial, its weights apart: torch, transformers, Ray
 FIRST_STEP_BYTES = 70 << 20  # what the libraries keep of their own from the first step on
 _BF16_CODE_BYTES = 215 << 20  # oneDNN's, of the last 64 products, in training and in scoring
-_SCATTERED = 1.7  # memory that activations take over their size: every batch has another number of labels, and holes stay between them
+_SCATTERED = 1.25  # memory that activations take over their size: every batch has another number of labels, and holes stay between them
 _GATHERED = 1.1  # the same of probes, whose batches are few
 OPEN_WEIGHT_BYTES = 8 + 12  # of a trial before its first step: weight, gradient, and the room of a checkpoint's copy
 _CUDA_HOST_BYTES, _CUDA_BYTES = 2 << 30, 600 << 20  # a process with torch's CUDA libraries loaded; a context
@@ -90,7 +90,7 @@ def activation_bytes(config: Config, vocab_size: int) -> int:
     """What the larger takes of a step, which keeps for its backward, and a forward on held-out rows."""
     model, length = config.model, config.data.row_length
     width, ffn, labels = model.width, model.ffn, labels_a_token(config, length)
-    rows = -(-config.training.batch_rows // config.resources.workers)
+    rows = -(-config.training.batch_rows // (config.resources.workers * config.training.accumulation))
     weights = 0 if config.resources.gpus else (3 if model.dropout else 2) * model.heads * length  # of attention, where they are kept
     layer = 12 * width + 2 * ffn + weights
     step = rows * length * ((model.layers - 1 + labels) * layer + 5 * width + 3 * labels * vocab_size)

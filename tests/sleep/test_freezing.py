@@ -144,7 +144,7 @@ def frozen_in(network: Network, chosen: Freezing, frozen_U: np.ndarray) -> dict[
 
 def train(network: Network, optimizer: torch.optim.Optimizer, seed: int, hold: Hold | None) -> None:
     network.flat.grad.zero_()
-    losses(network, labelled(network, [9, 5, 7], seed), training=False)[0].backward()
+    losses(network, labelled(network, [9, 5, 7], seed))[0].backward()
     clip(network.flat.grad, 1.0)
     if hold is not None:
         hold.before_step()

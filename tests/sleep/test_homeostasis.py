@@ -47,7 +47,7 @@ def rule(**fields) -> Homeostasis:
 
 def step(network: Network, optimizer: torch.optim.Optimizer, seed: int = 0) -> None:
     network.flat.grad.zero_()
-    losses(network, labelled(network, [9, 5, 7], seed), training=False)[0].backward()
+    losses(network, labelled(network, [9, 5, 7], seed))[0].backward()
     optimizer.step()
 
 
@@ -226,7 +226,7 @@ def test_the_mean_gradient_is_the_mean_of_the_rows_own_and_leaves_the_buffer(nam
     for batch in (labelled(network, [9, 4, 7], 1), labelled(network, [6, 6], 2)):
         for row in range(len(batch.tokens_BL)):
             network.flat.grad.zero_()
-            logits = network.logits_at(batch, training=False)[batch.row_M == row]
+            logits = network.logits_at(batch)[batch.row_M == row]
             torch.nn.functional.cross_entropy(logits, batch.target_M[batch.row_M == row]).backward()
             wanted += network.flat.grad / 5
     torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-4)
@@ -242,7 +242,7 @@ def test_the_loss_changes_by_the_first_order_and_a_rest_of_the_second(name, tied
 
     def mean_loss(network: Network) -> float:
         with torch.no_grad():
-            return float(torch.cat([losses(network, batch, training=False)[1].double() for batch in batches]).mean())
+            return float(torch.cat([losses(network, batch)[1].double() for batch in batches]).mean())
 
     for rest in (0.04, 0.02, 0.01, 0.005):
         network = make_network(name, tied)

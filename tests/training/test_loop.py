@@ -50,6 +50,7 @@ def test_every_schedule_preset_trains_to_its_budget(micro, corpus, schedule):
             {"sleep__folds": 3, "sleep__length": {"loss_threshold": {"value": 5.0, "max_steps": 30, "window": 4, "min_steps": 6}}},
         ),
         ("epochs", {"model__dropout": 0.1, "optimizer__weight_decay": 0.01}),
+        ("default", {"sleep__folds": 4, "model__dropout": 0.2, "training__accumulation": 3, "sleep__criterion": "gain"}),
     ],
 )
 def test_a_run_saved_and_loaded_at_any_step_reaches_the_same_weights(micro, corpus, tmp_path, schedule, fields, where):

@@ -21,7 +21,7 @@ def record(step: int, phase: str, cycle: int, wall_s: float) -> StepRecord:
 
 
 def test_time_goes_to_the_part_it_was_spent_in(micro):
-    told = Meters(micro("default"), 400, 1e9)
+    told, began = Meters(micro("default"), 400, 1e9), time.perf_counter()
     told.begin()
     for step, (phase, cycle, took, wall_s) in enumerate(
         [("wake", 0, 0.02, 0.02), ("wake", 0, 0.02, 0.02), ("sleep", 0, 0.05, 0.01), ("sleep", 0, 0.03, 0.03), ("wake", 1, 0.02, 0.01)], 1
@@ -33,12 +33,10 @@ def test_time_goes_to_the_part_it_was_spent_in(micro):
         told.step(record(step, phase, cycle, wall_s))
     with told.part("checkpoint"):
         spend(0.01)
-    seconds = told.seconds
-    assert seconds["wake"] == pytest.approx(0.05, abs=0.008)
-    assert seconds["sleep"] == pytest.approx(0.04, abs=0.008)
-    assert seconds["selection"] == pytest.approx(0.05, abs=0.008)
-    assert seconds["evaluation"] == pytest.approx(0.04, abs=0.008)
-    assert seconds["checkpoint"] == pytest.approx(0.01, abs=0.008)
+    passed = time.perf_counter() - began
+    spent = {"wake": 0.05, "sleep": 0.04, "selection": 0.05, "evaluation": 0.04, "checkpoint": 0.01}
+    assert all(told.seconds[part] >= seconds - 1e-6 for part, seconds in spent.items())
+    assert sum(told.seconds.values()) <= passed + 1e-6  # so nothing is counted twice, however busy the machine
     row = told.row()
     assert row["words_seen"] == 500
     assert row["tokens_per_s"] == pytest.approx(650 / told.training_s)

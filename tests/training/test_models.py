@@ -10,6 +10,7 @@ from sleep_tune.data.collate import PAD
 from sleep_tune.errors import UserError
 from sleep_tune.sleep.context import Rows
 from sleep_tune.streams import stream
+from sleep_tune.training.dropout import Dropout
 from sleep_tune.training.models import losses, new_model, new_network
 from sleep_tune.training.objectives import label_rows, labelled, mask_rows, next_tokens
 from sleep_tune.training.registry import MODELS
@@ -61,7 +62,7 @@ def own_logits(network, tokens_BL, lengths):
 def test_loss_and_gradients_equal_those_of_the_models_own_forward(micro, name, tied, lengths):
     config = config_of(micro, name, model__layers=3, model__tied=tied)
     network, batch = network_of(config), batch_of(config, lengths)
-    loss, loss_B = losses(network, batch, training=False)
+    loss, loss_B = losses(network, batch)
     loss.backward()
     ours = network.flat.grad.clone()
 
@@ -85,7 +86,7 @@ def test_the_causal_loss_is_transformers_own(micro):
     plain = rows([9, 9, 9])
     tokens_BL = torch.from_numpy(plain.tokens_BL)
     own = network.model(input_ids=tokens_BL, labels=tokens_BL).loss.item()
-    assert losses(network, next_tokens(plain, CPU), training=False)[0].item() == pytest.approx(own, abs=1e-6)
+    assert losses(network, next_tokens(plain, CPU))[0].item() == pytest.approx(own, abs=1e-6)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -137,7 +138,7 @@ class Recorder:
 def taped(network, batch):
     network.tape = Recorder()
     try:
-        logits = network.logits_at(batch, training=False)
+        logits = network.logits_at(batch)
     finally:
         tape, network.tape = network.tape, None
     return tape, logits
@@ -206,11 +207,11 @@ def test_states_are_the_mean_residual_stream_over_tokens_and_last_layers(network
 
 def test_a_forward_from_the_embeddings_themselves_is_the_forward_and_from_zeros_it_knows_no_tokens(config, network):
     batch, other = batch_of(config, [9, 9]), batch_of(config, [9, 9])
-    own = network.logits_at(batch, training=False)
-    assert torch.equal(network.logits_at(batch, False, network.embed(batch.tokens_BL)), own)
+    own = network.logits_at(batch)
+    assert torch.equal(network.logits_at(batch, None, network.embed(batch.tokens_BL)), own)
     other.tokens_BL[:, 1:] = 7
     zeros = torch.zeros(18, network.width)
-    assert torch.equal(network.logits_at(batch, False, zeros), network.logits_at(other, False, zeros))
+    assert torch.equal(network.logits_at(batch, None, zeros), network.logits_at(other, None, zeros))
 
 
 def test_initial_weights_are_a_function_of_the_seed_and_leave_the_global_stream_alone(config):
@@ -228,8 +229,8 @@ def test_padding_changes_no_other_row(config, network):
         asked = config.model_copy(update={"masking": Masking(rate=1.0, split=(0.0, 0.0, 1.0))})
         return label_rows(plain, asked, 0.0, 60, stream(0, "mask"), CPU)
 
-    alone = losses(network, shown(rows([4])), training=False)[1]
-    beside = losses(network, shown(rows([4, 9])), training=False)[1]
+    alone = losses(network, shown(rows([4])))[1]
+    beside = losses(network, shown(rows([4, 9])))[1]
     assert beside[0].item() == pytest.approx(alone[0].item(), abs=1e-5)
 
 
@@ -241,7 +242,7 @@ def test_gpt2_sees_nothing_to_the_right(micro):
         changed = tokens_BL.copy()
         changed[:, 4:] = last
         place = np.array([3])
-        return network.logits_at(labelled(changed, np.array([9]), place, np.array([0]), place, CPU), training=False)
+        return network.logits_at(labelled(changed, np.array([9]), place, np.array([0]), place, CPU))
 
     assert torch.equal(logits_3(7), logits_3(8))
 
@@ -250,7 +251,7 @@ def test_dropout_is_drawn_while_training_only(micro):
     for name in ("roberta_pln_tiny", "gpt2_tiny"):
         config = config_of(micro, name, model__dropout=0.3)
         network, batch = network_of(config), batch_of(config, [9, 4])
-        values = [losses(network, batch, training)[0].item() for training in (False, False, True, True)]
+        values = [losses(network, batch, each)[0].item() for each in (None, None, Dropout(0.3, CPU, 0, 1), Dropout(0.3, CPU, 0, 2))]
         assert values[0] == values[1]
         assert len(set(values)) == 3
 
@@ -260,7 +261,7 @@ def test_bf16_stays_near_fp32(config):
     exact = network_of(config)
     half = network_of(config.model_copy(update={"training": config.training.model_copy(update={"precision": "bf16"})}))
     assert half.flat.dtype == torch.float32
-    values = [losses(network, batch, training=False)[0].item() for network in (exact, half)]
+    values = [losses(network, batch)[0].item() for network in (exact, half)]
     assert values[0] == pytest.approx(values[1], rel=0.02)
     assert values[0] != values[1]
 
@@ -270,7 +271,7 @@ def test_a_row_of_special_tokens_alone_has_no_label_and_no_loss(micro):
     only = Rows(np.array([[0, 2, 2], [0, 7, 2]]), np.array([3, 3]), np.array([0, 1]), np.array([0, 1]))
     batch = mask_rows(only, Masking(rate=0.5), 60, stream(0, "mask"), CPU)
     assert batch.row_M.tolist() == [1]
-    loss, loss_B = losses(network, batch, training=False)
+    loss, loss_B = losses(network, batch)
     assert loss_B[0] == 0
     assert torch.isfinite(loss)
 

@@ -66,7 +66,7 @@ def part_results(network, batch):
     network.flat.grad.zero_()
     squares_P = torch.zeros_like(network.flat)
     with RowGradients(network, batch, True, squares_P) as seen:
-        loss, loss_B = losses(network, batch, training=False)
+        loss, loss_B = losses(network, batch)
         loss.backward()
     return loss.item(), network.flat.grad.clone(), loss_B, seen.gain_B(), squares_P
 

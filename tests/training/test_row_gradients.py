@@ -14,6 +14,7 @@ from sleep_tune.config import Masking
 from sleep_tune.data.collate import PAD
 from sleep_tune.sleep.context import Rows
 from sleep_tune.streams import stream
+from sleep_tune.training.dropout import Dropout
 from sleep_tune.training.models import losses, new_network
 from sleep_tune.training.objectives import label_rows, labelled, next_tokens
 from sleep_tune.training.registry import MODELS
@@ -77,11 +78,11 @@ def gradients_by_row(network, batch):
     return vmap(grad(loss), (None, 0, 0, 0))(weights, batch.tokens_BL, label_BL, hidden_B1LL)
 
 
-def recorded(network, batch, squares_P=None, scale=1.0, training=False):
+def recorded(network, batch, squares_P=None, scale=1.0, dropout=None):
     """(B,) gain of one step's forward and backward pass."""
     network.flat.grad.zero_()
     with RowGradients(network, batch, gain=True, squares_P=squares_P) as gradients:
-        (losses(network, batch, training)[0] * scale).backward()
+        (losses(network, batch, dropout)[0] * scale).backward()
     return gradients.gain_B()
 
 
@@ -132,7 +133,7 @@ def test_squares_alone_are_the_same_as_with_the_gain_and_many_rows_are_those_of_
     with_gain_P, alone_P, parts_P = (torch.zeros_like(network.flat.data) for _ in range(3))
     recorded(network, batch, with_gain_P)
     with RowGradients(network, batch, squares_P=alone_P):
-        losses(network, batch, training=False)[0].backward()
+        losses(network, batch)[0].backward()
     assert torch.equal(alone_P, with_gain_P)
     for i in range(60):
         recorded(network, row_of(batch, i), parts_P)
@@ -172,11 +173,9 @@ def test_recording_changes_no_bit_of_the_step_with_dropout(micro, name):
     config = config_of(micro, name, model__dropout=0.2)
     network, batch = network_of(config), batch_of(config, LENGTHS)
     network.flat.grad.zero_()
-    torch.manual_seed(3)
-    losses(network, batch, training=True)[0].backward()
+    losses(network, batch, Dropout(0.2, CPU, 3))[0].backward()
     plain_P = network.flat.grad.clone()
-    torch.manual_seed(3)
-    recorded(network, batch, torch.zeros_like(plain_P), training=True)
+    recorded(network, batch, torch.zeros_like(plain_P), dropout=Dropout(0.2, CPU, 3))
     assert torch.equal(network.flat.grad, plain_P)
 
 
@@ -185,7 +184,7 @@ def test_recording_changes_no_bit_of_the_step_with_dropout(micro, name):
 def test_with_dropout_the_gain_is_that_of_what_was_trained(micro, name, tied):
     config = config_of(micro, name, model__tied=tied, model__dropout=0.2)
     network, batch = network_of(config), batch_of(config, [14])
-    gain_1 = recorded(network, batch, training=True)
+    gain_1 = recorded(network, batch, dropout=Dropout(0.2, CPU, 3))
     assert float(gain_1) == pytest.approx(float(network.flat.grad.double().square().sum()), rel=1e-5)
 
 
@@ -230,7 +229,7 @@ def test_a_record_is_freed_with_its_last_name(micro):
     gc.disable()  # a cycle through autograd's graph would keep every step's record
     try:
         with RowGradients(network, batch, gain=True) as gradients:
-            losses(network, batch, training=True)[0].backward()
+            losses(network, batch)[0].backward()
         gone = weakref.ref(gradients)
         del gradients
         assert gone() is None

@@ -7,6 +7,7 @@ from sleep_tune.config import load_config
 from sleep_tune.presets import combine, set_field
 from sleep_tune.sleep.context import Rows
 from sleep_tune.streams import stream
+from sleep_tune.training.dropout import Dropout
 from sleep_tune.training.models import losses, new_network
 from sleep_tune.training.objectives import label_rows
 from sleep_tune.training.sizes import flops_a_token, parameters
@@ -47,6 +48,6 @@ def test_the_products_of_a_step_are_counted_as_torch_counts_them(model):
     rows = Rows(tokens_BL, torch.full((batch,), length).numpy(), torch.full((batch,), length).numpy(), None)
     labelled = label_rows(rows, asked, 0.0, 500, stream(0, "mask"), torch.device("cpu"))
     with FlopCounterMode(display=False) as counter:
-        losses(network, labelled, training=True)[0].backward()
+        losses(network, labelled, Dropout(0.1, torch.device("cpu"), 0))[0].backward()
     counted = counter.get_total_flops() / tokens_BL.size
     assert flops_a_token(asked, 500, length) == pytest.approx(counted, rel=0.1)
