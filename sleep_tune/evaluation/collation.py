@@ -59,6 +59,7 @@ class Collation:
     notes: list[str] = field(default_factory=list)
     missing: dict[str, list[str]] = field(default_factory=dict)
     unchecked: dict[str, list[str]] = field(default_factory=dict)  # why answers are not compared with the questions -> tasks
+    absent: dict[tuple[str, ...], list[str]] = field(default_factory=dict)  # checkpoints without predictions -> tasks
     unscored: dict[str, list[str]] = field(default_factory=dict)  # why checkpoints' predictions are not scored -> tasks
 
     def lack(self, revision: str, task: str) -> None:
@@ -120,6 +121,9 @@ def collate(results: Results, edition_name: str, edition: Edition, revisions: Se
     scores = {file.key: _fast(made, file, revisions) for file in edition.files if file.fast}
     if any(row is not None for rows in scores.values() for row in rows):
         made.content["fast_eval_results"] = scores
+    for names, tasks in made.absent.items():
+        which = f"{names[0]} … {names[-1]}" if len(names) == len(revisions) else ", ".join(names)
+        made.problems.append(f"{', '.join(tasks)} of checkpoints: missing for {len(names)} of {len(revisions)}: {which}")
     made.problems += [f"{', '.join(tasks)} of checkpoints: not scored: {why_not}" for why_not, tasks in made.unscored.items()]
     made.problems += _mixed(results, revisions)
     lines = (f"{', '.join(tasks)}: answers not compared with the candidates: {why_not}" for why_not, tasks in made.unchecked.items())
@@ -226,8 +230,7 @@ def _fast(made: Collation, file: File, revisions: Sequence[str]) -> list[Mapping
         if row is None and (found or content is None):
             made.lack(revision, file.task)
     if missing:
-        which = f"{revisions[0]} … {revisions[-1]}" if len(missing) == len(revisions) else ", ".join(missing)
-        made.problems.append(f"{file.task} of checkpoints: missing for {len(missing)} of {len(revisions)}: {which}")
+        made.absent.setdefault(tuple(missing), []).append(file.task)
     for why_not in unread:
         made.unscored.setdefault(why_not, []).append(file.task)
     return rows

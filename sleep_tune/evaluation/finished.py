@@ -15,7 +15,7 @@ from sleep_tune.errors import UserError
 from sleep_tune.evaluation.age_of_acquisition import AgeResult
 from sleep_tune.evaluation.finetune_settings import GLUE
 from sleep_tune.evaluation.model_source import ModelSource
-from sleep_tune.evaluation.official_layout import write_results
+from sleep_tune.evaluation.official_layout import results_stand, write_results
 from sleep_tune.evaluation.plan import WITHIN_WORD, labelled
 from sleep_tune.evaluation.reading import ReadingResult
 from sleep_tune.evaluation.result_files import item_columns, write_table
@@ -121,9 +121,15 @@ class Records:
         return labelled(self.backend, self.bf16)
 
     def read(self, target: Target, part: Part) -> dict[str, Any] | None:
-        """The record of a part that is scored already; None where there is none, or it is of another model or other items."""
+        """The record of a part that is scored already; None where there is none, or it is of another model or other items, or its
+        official files are no longer there."""
         record = _read(self._path(target.revision, self.label, part))
-        return record if record is not None and record.get("key") == self._key(target, part) else None
+        if record is None or record.get("key") != self._key(target, part):
+            return None
+        whole = not record.get("official") or results_stand(
+            part.items, self.out, self.source.name, target.revision, self.label, target.digest
+        )
+        return record if whole else None
 
     def items_file(self, target: Target, part: Part) -> Path:
         """Where the items of a scored part are, a row each."""
@@ -139,9 +145,10 @@ class Records:
     ) -> None:
         """Publish a scored part: the `official` files where these items have a place there, its items, then the record, which vouches for
         both; `more` is kept in it."""
+        official = official and not (isinstance(result, AgeResult) and not result.defined)
         if official:
             write_results(result, self.out, self.source.name, target.revision, Identity.of(target.digest, self.source.place))
-        about = self._about(target, self.label, part) | {"key": self._key(target, part), "notes": result.notes()}
+        about = self._about(target, self.label, part) | {"key": self._key(target, part), "notes": result.notes(), "official": official}
         _publish(self._path(target.revision, self.label, part), about | dict(more or {}), result.rows, item_columns(result))
 
     def keep_tuned(self, row: ScoreRow, notes: Sequence[str], part: Part, columns: Mapping[str, Any]) -> None:

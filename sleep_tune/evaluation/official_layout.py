@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from sleep_tune.errors import UserError
 from sleep_tune.evaluation.age_of_acquisition import AgeResult, surprisal_file
 from sleep_tune.evaluation.challenge import revision_of
 from sleep_tune.evaluation.prediction_checks import step_of
 from sleep_tune.evaluation.reading import ReadingResult, official_files
-from sleep_tune.evaluation.result_records import Identity, Record, begin_results, claim
+from sleep_tune.evaluation.result_records import PREDICTIONS, Identity, Record, begin_results, claim, read_record
 from sleep_tune.evaluation.rules import RULES
 from sleep_tune.evaluation.scores import TaskResult, task_score
-from sleep_tune.evaluation.tasks import TASKS, Item, Task, uid_key
+from sleep_tune.evaluation.tasks import TASKS, Item, Task, TaskItems, uid_key
 from sleep_tune.files import write_text
 from sleep_tune.streams import stream
 
@@ -30,10 +31,8 @@ def write_results(result: Result, out: Path, model_name: str, revision: str = "m
     `model` is the one that the results are of, for aoa that whose checkpoints they are. Raises UserError where results of another one are
     in its place.
     """
-    task = TASKS[result.items.task]
     revision = "main" if isinstance(result, AgeResult) else revision_of(revision) or revision
-    place = out / "results" / model_name / revision / "zero_shot" / result.backend / task.official_name
-    place = place / result.items.dataset if isinstance(result, TaskResult) else place
+    place = _place(result.items, out, model_name, revision, result.backend)
     if isinstance(result, AgeResult) and not result.defined:
         return place
     if model is not None:
@@ -51,6 +50,25 @@ def write_results(result: Result, out: Path, model_name: str, revision: str = "m
         write_text(place / "surprisal.json", json.dumps(surprisals, indent=2))
         write_text(place / "aoa_score.json", json.dumps({"aoa": result.rows[0].score}))  # 2026's, which takes the score from it
     return place
+
+
+def _place(items: TaskItems, out: Path, model_name: str, revision: str, backend: str) -> Path:
+    task = TASKS[items.task]
+    place = out / "results" / model_name / revision / "zero_shot" / backend / task.official_name
+    return place if task.aggregate in ("reading", "ages") else place / items.dataset
+
+
+def results_stand(items: TaskItems, out: Path, model_name: str, revision: str, backend: str, digest: str) -> bool:
+    """Whether what `write_results` wrote of a model's answers to these items is still there: not deleted, damaged, or overwritten by
+    another run's, whose rules or number of items differ."""
+    ages = TASKS[items.task].aggregate == "ages"
+    place = _place(items, out, model_name, "main" if ages else revision_of(revision) or revision, backend)
+    try:
+        record = read_record(place)
+        json.loads((place / ("surprisal.json" if ages else PREDICTIONS)).read_text(encoding="utf-8"))
+    except (UserError, OSError, ValueError, RecursionError):
+        return False
+    return record is not None and (record.model, record.rules, record.items) == (digest, items.rules, len(items.items))
 
 
 def _record(result: Result, model: Identity | None) -> Record:

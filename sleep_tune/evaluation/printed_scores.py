@@ -35,13 +35,15 @@ def print_scores(records: Records, scores: Scores, notes: Sequence[str]) -> None
 
 
 def _tasks(shown: Sequence[Finished]) -> Table:
-    table = Table()
+    table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("task", "set", "UIDs", "items", "score", "± s.e.", "unit", "ties", "NaN"):
-        table.add_column(column, justify="left" if column in ("task", "set", "unit") else "right")
+        table.add_column(column, justify="left" if column in ("task", "set", "unit") else "right", no_wrap=True)
     for one in shown:
         line = summary(one.rows)[one.task]
-        numbers = (_digits(line, "score"), _digits(line, "stderr"), line["unit"], str(line["ties"]), str(line["nans"]))
-        table.add_row(one.task, str(one.subset), str(line["uids"]), str(line["n"]), *numbers)
+        unit = "%" if line["unit"] == "percent" else line["unit"]
+        numbers = (_digits(line, "score"), _digits(line, "stderr"), unit, str(line["ties"]), str(line["nans"]))
+        subset = str(one.subset).replace(" items of every UID", " a UID")
+        table.add_row(one.task, subset, str(line["uids"]), str(line["n"]), *numbers)
     return table
 
 

@@ -66,7 +66,7 @@ def read_record(place: Path) -> Record | None:
             raise TypeError("a value of another kind")
         return Record(**{**values, "unofficial": tuple(values["unofficial"])})
     except (BadJson, UnicodeDecodeError, TypeError, KeyError, IndexError) as error:
-        raise UserError(f"{path}: damaged ({' '.join(str(error).split())[:80]}); delete it and score the task again") from None
+        raise UserError(f"{path}: damaged ({' '.join(str(error).split())[:80]}); delete {place} and score again") from None
 
 
 def models_in(directory: Path) -> dict[str, Path]:

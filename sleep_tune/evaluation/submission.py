@@ -23,7 +23,6 @@ from sleep_tune.evaluation.rules import RULES
 from sleep_tune.evaluation.tasks import TASKS
 from sleep_tune.files import writable_directory, write_json, write_text
 
-_COMMAND = "python -m sleep_tune.evaluation"
 _UNKNOWN = "legality: unknown: the results are of no trial that is named (--trial)"
 
 
@@ -49,7 +48,8 @@ def _submit(options: argparse.Namespace) -> int:
     questions = Questions(_data(options, trial), options.edition)
     made = collate(results, options.edition, EDITIONS[options.edition], TRACKS[options.track].revisions, questions)
     if not any(made.content.values()):
-        raise UserError(f"{directory}: nothing there that belongs into a submission of {options.edition}: {_plain(made.problems[0])}")
+        why = next((line for line in made.problems if ": missing" not in line), made.problems[0])
+        raise UserError(f"{directory}: nothing there that belongs into a submission of {options.edition}: {_plain(why)}")
     budget = legality(trial, options.track, TRACKS[options.track]) if trial else None
     made.problems += wrong_model(trial, results.root / results.model / "main") if trial else []
     problems, notes = [_plain(line) for line in made.problems], [_plain(line) for line in [*notes, *made.notes]]
@@ -98,23 +98,21 @@ def _data(options: argparse.Namespace, trial: Path | None) -> Path | None:
 
 
 def _to_do(made: Collation, options: argparse.Namespace) -> list[str]:
-    """The commands that make what is missing, one for the final model and one for the checkpoints."""
-    root = made.results.root
-    rules = "honest" if options.edition == RULES["honest"].edition else options.edition
-    rest = f"--data {shlex.quote(options.data or 'EVALUATION_DATA')} --backend {made.results.backend} --rules {rules}"
-    rest += f" --out {shlex.quote(str(root.parent if root.name == 'results' else root))}"
-    found, final = [], _named(made.missing.get("main", ()))
-    if final:
-        series = " --checkpoints DIRECTORY" if "aoa" in final else ""
-        found.append(f"to do: {_COMMAND} MODEL --tasks {','.join(final)}{series} {rest}")
-    ways = {name: tasks for name, tasks in made.missing.items() if name != "main" and _named(tasks)}
-    if ways:
-        first, tasks = next(iter(ways)), _named([task for tasks in ways.values() for task in tasks])
-        more = f" (and {len(ways) - 1} more checkpoints)" if len(ways) > 1 else ""
-        found.append(f"to do: {_COMMAND} CHECKPOINT --revision {first} --fast --tasks {','.join(tasks)} {rest}{more}")
-    if found:
-        found.append(f"(MODEL: the directory {made.results.model}, by that name; CHECKPOINT: a checkpoint's: milestones/words_1000000)")
-    return [_plain(line) for line in found]
+    """The command that makes what is missing, of the final model and of the checkpoints."""
+    root, rules = made.results.root, "honest" if options.edition == RULES["honest"].edition else options.edition
+    of_checkpoints = [task for name, tasks in made.missing.items() if name != "main" for task in tasks]
+    tasks = _named([*made.missing.get("main", ()), *of_checkpoints])
+    if not tasks:
+        return []
+    series = _named(of_checkpoints) or "aoa" in tasks
+    out = shlex.quote(str(root.parent if root.name == "results" else root))
+    command = f"python -m sleep_tune.evaluation MODEL{' --checkpoints CHECKPOINTS' if series else ''} --tasks {','.join(tasks)}"
+    command += f" --data {shlex.quote(options.data or 'EVALUATION_DATA')} --backend {made.results.backend} --rules {rules} --out {out}"
+    where = "; CHECKPOINTS holds its checkpoints, chck_1M and so on (a trial's milestones/)" if series else ""
+    return [
+        _plain(f"to do: {command}"),
+        _plain(f"(MODEL is the directory {made.results.model}, by that name{where}; what is done already is kept)"),
+    ]
 
 
 def _named(tasks: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sleep_tune.errors import UserError
+from sleep_tune.evaluation.__main__ import main as evaluate
 from sleep_tune.evaluation.challenge import EDITIONS, GLUE, TRACKS, File
 from sleep_tune.evaluation.official_data import load_items
 from sleep_tune.evaluation.official_layout import prediction_text, predictions, write_results
@@ -148,7 +150,7 @@ def test_checkpoints_of_another_model_are_never_borrowed(tmp_path: Path, fill: C
         main([str(tmp_path), "--out", str(tmp_path / "x.json")])
     _, problems, notes = submit(tmp_path, "--model", "net")
     assert about("reading of checkpoints", problems)[0].startswith("missing for 18 of 19: chck_2M, chck_3M")
-    assert about("wug_past of checkpoints", problems)[0].startswith("missing for 19 of 19")
+    assert any(", wug_past of checkpoints: missing for 19 of 19" in line for line in problems)
     assert any(line.startswith("other: other models' results") for line in notes)
     (tmp_path / "results" / "other" / "main").rename(tmp_path / "main of other")
     _, problems, notes = submit(tmp_path)
@@ -437,3 +439,38 @@ def test_real_scores_carry_their_rules(shared_data: Path) -> None:
         file = FILES[edition]["ewok"]
         texts = [prediction_text(TASKS["ewok"], item, candidate) for item in items.items for candidate in (0, 1)]
         assert all(text.startswith(" ") == (file.starts == "space") for text in texts)
+
+
+def test_the_command_refuses_another_model_of_the_same_name_before_it_scores(shared_data: Path, tmp_path: Path) -> None:
+    reference = shared_data / "official_reference"
+    for place in ("one", "other"):
+        shutil.copytree(reference / "model", tmp_path / place / "net")
+    (tmp_path / "other" / "net" / "more.json").write_text("{}")
+    rest = ["--data", str(reference / "inputs" / "ewok_synthetic"), "--tasks", "ewok", "--out", str(tmp_path / "out")]
+    assert evaluate([str(tmp_path / "one" / "net"), *rest]) == 0
+    record = json.loads(next((tmp_path / "out").rglob("made_from.json")).read_text())
+    assert (record["place"], record["rules"], len(record["model"])) == (str(tmp_path / "one" / "net"), "honest", 32)
+    with pytest.raises(UserError, match=r"holds results of the model .*/one/net; choose another --out"):
+        evaluate([str(tmp_path / "other" / "net"), *rest])
+    assert evaluate([str(tmp_path / "one" / "net"), *rest]) == 0
+
+
+def test_a_task_is_scored_again_where_its_official_files_are_gone_damaged_or_of_other_rules(shared_data: Path, tmp_path: Path) -> None:
+    """What the task's own record says is not enough: the submission reads the files."""
+    reference, out = shared_data / "official_reference", tmp_path / "out"
+    command = [str(reference / "model"), "--data", str(reference / "inputs" / "ewok_synthetic"), "--tasks", "ewok", "--out", str(out)]
+    assert evaluate(command) == 0
+    place = next(out.rglob("made_from.json")).parent
+    path, before = place / "predictions.json", (place / "predictions.json").read_text()
+    mark = path.stat().st_mtime_ns
+    assert evaluate(command) == 0
+    assert path.stat().st_mtime_ns == mark
+    for spoil in (path.unlink, lambda: path.write_text(before[:50]), (place / "made_from.json").unlink):
+        spoil()
+        assert evaluate(command) == 0
+        assert path.read_text() == before
+    assert evaluate([*command, "--rules", "2026"]) == 0
+    assert path.read_text() != before
+    assert evaluate(command) == 0
+    assert path.read_text() == before
+    assert json.loads((place / "made_from.json").read_text())["rules"] == "honest"
