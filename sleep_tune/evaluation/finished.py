@@ -126,7 +126,7 @@ class Records:
         record = _read(self._path(target.revision, self.label, part))
         if record is None or record.get("key") != self._key(target, part):
             return None
-        whole = not record.get("official") or results_stand(
+        whole = not record.get("official", True) or results_stand(
             part.items, self.out, self.source.name, target.revision, self.label, target.digest
         )
         return record if whole else None

@@ -65,7 +65,7 @@ def legality(trial: Path, track: str, limits: Track) -> dict[str, Any]:
         unknown += [] if exposures_N is not None else ["the raw words seen are unknown: no exposures.npy"]
     verdicts = {
         "words_of_data": _within(data_words, limits.data_words),
-        "words_seen": _within(seen_words, limits.seen_words) if finished else None,
+        "words_seen": _read_within(seen_words, limits.seen_words) if finished else None,
     }
     return {
         "trial": str(trial),
@@ -91,6 +91,11 @@ def _within(words: Words, limit: int) -> bool | None:
     return False if cleaned is not None and cleaned > limit else None
 
 
+def _read_within(words: Words, limit: int) -> bool | None:
+    """The same of words seen: what cleaning takes away is not read. Budgets and checkpoints count these, too."""
+    return None if words["words"] is None else words["words"] <= limit
+
+
 def lines(found: dict[str, Any]) -> list[str]:
     """The verdicts as people read them."""
     said = {True: "within", False: "OVER", None: "cannot be told to be within"}
@@ -100,9 +105,12 @@ def lines(found: dict[str, Any]) -> list[str]:
         text = f"{counts[0] or 'unknown'} of the raw text ({counts[1] or 'unknown'} once cleaned)"
         table.append(f"{what}: {text}, {said[found['verdicts'][name]]} the {found[name]['limit']:,} of {found['track']}")
     exposures, seen = found["exposures"], found["words_seen"]
-    if found["verdicts"]["words_seen"] is False and seen["raw_words"]:
+    if seen["raw_words"] and seen["raw_words"] > seen["limit"] and seen["words"]:
         allowed = seen["limit"] * seen["words"] // seen["raw_words"]
-        table.append(f"the raw words are what the challenge counts: a run over this text may see {allowed:,} cleaned words (budget_words)")
+        table.append(
+            f"with what cleaning took out, {seen['raw_words']:,} words: should the challenge count those, too, "
+            f"a run over this text may see {allowed:,} cleaned words (budget_words)"
+        )
     if exposures:
         table.append(
             f"exposures: {exposures['mean']:.2f} a sample on average, {exposures['most']} at most, {exposures['never']:,} samples never"

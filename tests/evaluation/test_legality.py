@@ -55,7 +55,7 @@ def make_trial(text: Path, tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-def test_words_of_the_raw_text_are_judged_and_cleaned_ones_stand_beside_them(make_trial: Callable[..., Path], text: Path) -> None:
+def test_data_is_judged_raw_and_words_seen_as_they_were_read(make_trial: Callable[..., Path], text: Path) -> None:
     trial = make_trial()
     found = legality(trial, "strict-small", SMALL)
     raw = sum(len((text / f"{domain}.train").read_text().split()) for domain in ("childes", "gutenberg"))
@@ -68,11 +68,12 @@ def test_words_of_the_raw_text_are_judged_and_cleaned_ones_stand_beside_them(mak
     assert found["legal"] is True
     between = Track(raw - 1, seen["raw_words"] - 1, (1,))  # the cleaned words are within these limits, the raw ones are not
     over = legality(trial, "strict-small", between)
-    assert over["verdicts"] == {"words_of_data": False, "words_seen": False}
+    assert over["verdicts"] == {"words_of_data": False, "words_seen": True}
     said = lines(over)
     assert said[0] == f"words of data: {raw:,} of the raw text ({raw - 2400:,} once cleaned), OVER the {raw - 1:,} of strict-small"
     allowed = (seen["raw_words"] - 1) * seen["words"] // seen["raw_words"]
     assert f"may see {allowed:,} cleaned words (budget_words)" in said[2]
+    assert legality(trial, "strict-small", Track(raw, seen["words"] - 1, (1,)))["verdicts"]["words_seen"] is False
 
 
 def test_under_a_limit_only_the_raw_words_that_were_used_count(make_trial: Callable[..., Path]) -> None:
@@ -86,7 +87,7 @@ def test_raw_words_that_cannot_be_told_are_not_taken_for_granted(make_trial: Cal
     trial = make_trial()
     (trial / "exposures.npy").unlink()
     found = legality(trial, "strict-small", SMALL)
-    assert (found["verdicts"]["words_seen"], found["legal"], found["words_seen"]["raw_words"]) == (None, None, None)
+    assert (found["verdicts"]["words_seen"], found["legal"], found["words_seen"]["raw_words"]) == (True, True, None)
     assert "the raw words seen are unknown: no exposures.npy" in found["unknown"]
     assert legality(trial, "strict-small", Track(10**7, 100, (1,)))["verdicts"]["words_seen"] is False  # cleaned ones are over it already
     text.rename(tmp_path / "elsewhere")
