@@ -82,7 +82,8 @@ def rows(path: Path) -> list[dict[str, Any]]:
 def results(out: Path) -> dict[str, Any]:
     """All that a run leaves but its times: weights, exposures, records, scores, predictions."""
     files = [out / "model" / "model.safetensors", out / "exposures.npy", *sorted((out / "evaluation").rglob("*.json"))]
-    kept: dict[str, Any] = {str(path.relative_to(out)): path.read_bytes() for path in files}
+    # what was scored is named by its path, which is each run's own
+    kept: dict[str, Any] = {str(path.relative_to(out)): path.read_bytes().replace(bytes(out), b"OUT") for path in files}
     kept |= {name: rows(out / name) for name in ("steps.jsonl", "cycles.jsonl", "scores.jsonl")}
     kept["meters.jsonl"] = [(row["words_seen"], row["steps"], row["tokens"]) for row in rows(out / "meters.jsonl")]
     kept["final.json"] = {key: value for key, value in json.loads((out / "final.json").read_text()).items() if key not in TIMES}

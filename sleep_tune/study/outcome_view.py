@@ -1,6 +1,6 @@
 """A study's outcome in the terminal: the ranking with the baselines in it, what was stopped, what the seeds can tell, what was written."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +16,19 @@ from sleep_tune.words import show_words
 
 WIDE = 100  # columns from which spreads, seeds, words and time fit beside the scores,
 WIDER = 112  # and where there are matched controls
+SCHEDULE = 20  # columns of a schedule's name, at least
 
 
 def print_outcome(outcome: StudyOutcome, written: Iterable[Path], terminal: Terminal, rows: int = 12) -> None:
     """Print the ranking (best `rows`, and every baseline), then what it means, then the paths."""
     if outcome.ranking.ranked:
         wide = terminal.width >= (WIDER if outcome.against_control else WIDE)
-        terminal.print(ranking_table(outcome, wide, rows))
+        tasks = fitting_tasks(outcome, wide, rows, terminal)
+        terminal.print(ranking_table(outcome, wide, rows, tasks))
         terminal.print(Text(_legend(outcome, wide), "dim"))
+        left_out = [task for task in outcome.tasks if task not in tasks]
+        if left_out:
+            terminal.print(Text(f"Scored too, for a wider terminal: {', '.join(left_out)} (tables/scores.parquet).", "dim"))
     for line in (unequal_line(outcome), hidden_line(outcome, rows), stopped_line(outcome)):
         if line:
             terminal.print(Text(line, "dim"))
@@ -64,11 +69,24 @@ def hidden_line(outcome: StudyOutcome, rows: int) -> str:
     return f"{hidden} more are ranked: tables/trials.parquet has them all." if hidden else ""
 
 
-def ranking_table(outcome: StudyOutcome, wide: bool, rows: int = 12) -> Table:
-    """One row a configuration: objective mean ± SD over seeds, final scores mean ± standard error, words seen and time of a trial."""
+def fitting_tasks(outcome: StudyOutcome, wide: bool, rows: int, terminal: Terminal) -> list[str]:
+    """The first of the scored tasks, as many as there is room for beside the rest; names of schedules fold."""
+    unbound = terminal.options.update(width=10_000)
+    for count in range(len(outcome.tasks), 0, -1):
+        tasks = list(outcome.tasks)[:count]
+        needed = terminal.measure(ranking_table(outcome, wide, rows, tasks, named=False), options=unbound).maximum
+        if needed <= terminal.width:
+            return tasks
+    return []
+
+
+def ranking_table(outcome: StudyOutcome, wide: bool, rows: int = 12, tasks: Sequence[str] | None = None, named: bool = True) -> Table:
+    """One row a configuration: objective mean ± SD over seeds, final scores of `tasks` (None: all) mean ± standard error, words seen and
+    time of a trial. Without names of schedules where it is not `named`, but with the room that they need."""
+    tasks = list(outcome.tasks if tasks is None else tasks)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, header_style="bold")
     table.add_column("#", justify="right")
-    table.add_column("schedule", min_width=20, overflow="fold")
+    table.add_column("schedule", min_width=SCHEDULE, overflow="fold")
     if wide:
         table.add_column("seeds", justify="right")
     unit = "\nnats" if outcome.metric == LOSS_TASK else ""
@@ -77,21 +95,21 @@ def ranking_table(outcome: StudyOutcome, wide: bool, rows: int = 12) -> Table:
         table.add_column("against\nbaseline", justify="right", no_wrap=True)
     if outcome.against_control:
         table.add_column("against\ncontrol", justify="right", no_wrap=True)
-    for task in outcome.tasks:
+    for task in tasks:
         table.add_column(f"{task}\n{'%' if outcome.units[task] == 'percent' else outcome.units[task]}", justify="right", no_wrap=True)
     if _roomy(outcome, wide):
         table.add_column("words\nseen", justify="right", no_wrap=True)
         table.add_column("time", justify="right", no_wrap=True)
     for place, row in shown(outcome, rows):
         style = "yellow" if outcome.is_baseline(row.configuration) else "bold green" if place == 1 else ""
-        table.add_row(*_cells(outcome, place, row, wide), style=style)
+        table.add_row(*_cells(outcome, place, row, wide, tasks, named), style=style)
     return table
 
 
-def _cells(outcome: StudyOutcome, place: int, row: Ranked, wide: bool) -> list[str]:
+def _cells(outcome: StudyOutcome, place: int, row: Ranked, wide: bool, tasks: Sequence[str], named: bool) -> list[str]:
     entry: Entry = outcome.entries[row.configuration]
     mark = " (baseline)" if outcome.is_baseline(row.configuration) and not outcome.is_control(row.configuration) else ""
-    cells = [str(place), f"{entry.schedule}{mark}"]
+    cells = [str(place), f"{entry.schedule}{mark}" if named else ""]
     if wide:
         cells.append(str(len(entry.seeds)))
     cells.append(_spread(row.objective.mean, row.objective.sd, 3))
@@ -99,7 +117,7 @@ def _cells(outcome: StudyOutcome, place: int, row: Ranked, wide: bool) -> list[s
         cells.append(f"{row.difference.mean:+.3f}" if row.difference else "")
     if outcome.against_control:
         cells.append(_difference(outcome.against_control.get(row.configuration), wide))
-    cells += [_score(entry.scores.get(task), outcome.units[task] == "percent") for task in outcome.tasks]
+    cells += [_score(entry.scores.get(task), outcome.units[task] == "percent") for task in tasks]
     return [*cells, show_words(entry.words_seen), duration(entry.wall_s)] if _roomy(outcome, wide) else cells
 
 

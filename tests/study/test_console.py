@@ -287,6 +287,28 @@ def outcome(small_study: Path) -> StudyOutcome:
     return read_outcome(small_study)
 
 
+@pytest.mark.parametrize(("width", "left_out"), [(80, 5), (200, 0)])
+def test_of_many_tasks_the_ranking_shows_those_it_has_room_for_and_names_the_rest(outcome: StudyOutcome, width: int, left_out: int) -> None:
+    tasks = ("blimp", "supplement", "entity_tracking", "wug_adj", "wug_past", "reading")
+    [own] = outcome.tasks
+    units = dict.fromkeys(tasks, outcome.units[own])
+    entries = {
+        name: dataclasses.replace(entry, scores=dict.fromkeys(tasks, entry.scores[own]) if own in entry.scores else {})
+        for name, entry in outcome.entries.items()
+    }
+    terminal = screen(width)
+    print_outcome(dataclasses.replace(outcome, tasks=tasks, units=units, entries=entries), (), terminal)
+    text = shown(terminal)
+    table = text.split("dev_loss: mean")[0]
+    assert "…" not in table
+    assert "weighted, 50" in table
+    assert table.split().count("baseline") >= 1
+    named = [task for task in tasks if task in table.split()]
+    assert len(named) == len(tasks) - left_out
+    rest = ", ".join(tasks[len(named) :])
+    assert (f"Scored too, for a wider terminal: {rest} (tables/scores.parquet)." in " ".join(text.split())) == bool(left_out)
+
+
 def test_where_the_baseline_leads_the_verdict_says_so(outcome: StudyOutcome) -> None:
     led = better_by(outcome, 0.9, outcome.is_baseline)
     assert re.fullmatch(
