@@ -144,8 +144,8 @@ class Records:
         more: Mapping[str, Any] | None = None,
     ) -> None:
         """Publish a scored part: the `official` files where these items have a place there, its items, then the record, which vouches for
-        both; `more` is kept in it."""
-        official = official and not (isinstance(result, AgeResult) and not result.defined)
+        both; `more` is kept in it. A sample of items never takes the place of the whole."""
+        official = official and not (isinstance(result, AgeResult) and not result.defined) and not self._whole_is_there(target, part)
         if official:
             write_results(result, self.out, self.source.name, target.revision, Identity.of(target.digest, self.source.place))
         about = self._about(target, self.label, part) | {"key": self._key(target, part), "notes": result.notes(), "official": official}
@@ -174,6 +174,13 @@ class Records:
                 found.append(one)
         found.sort(key=lambda one: (one.words_seen is None, one.words_seen or 0, _ORDER.get(one.task, len(_ORDER))))
         return found
+
+    def _whole_is_there(self, target: Target, part: Part) -> bool:
+        """Whether a part is a sample of what the same model has answered as a whole."""
+        if part.subset.items_per_uid is None:
+            return False
+        whole = _read(self._path(target.revision, self.label, Part(part.items, Subset(part.subset.set))))
+        return whole is not None and whole.get("scored") == target.digest and bool(whole.get("official"))
 
     def _path(self, revision: str, label: str, part: Part) -> Path:
         return self.out / "tasks" / revision / label / self.rules / part.subset.directory / f"{part.items.task}.json"

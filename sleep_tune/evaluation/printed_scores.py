@@ -30,8 +30,8 @@ def print_scores(records: Records, scores: Scores, notes: Sequence[str]) -> None
         say(f"note: {note}")
     for mean in (mean for mean in scores.averages if mean.value is not None):
         say(str(mean))
-    files = "scores.json, scores.parquet, items.parquet, " + ("checkpoints/, " if scores.curve else "") + "results/"
-    say(f"written: {records.out}/{files}")
+    files = ["scores.json", "scores.parquet", "items.parquet", *(["checkpoints/"] if scores.curve else [])]
+    say(f"written: {records.out}/{', '.join(files + (['results/'] if (records.out / 'results').is_dir() else []))}")
 
 
 def _tasks(shown: Sequence[Finished]) -> Table:

@@ -244,6 +244,18 @@ def test_fast_and_full_lie_side_by_side(command: list[str], tmp_path: Path) -> N
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
+def test_a_sample_does_not_take_the_place_of_the_whole(command: list[str], tmp_path: Path) -> None:
+    predictions = tmp_path / "out" / "results" / "final" / "main" / "zero_shot" / "mlm" / "blimp" / "blimp_filtered" / "predictions.json"
+    sample = [*command, "blimp", "--items-per-uid", "1"]
+    assert main(sample) == 0
+    few = predictions.read_text()
+    assert main([*command, "blimp"]) == 0
+    whole = predictions.read_text()
+    assert len(whole) > len(few)
+    assert main(sample) == 0
+    assert predictions.read_text() == whole
+
+
 def test_the_fast_scores_of_the_model_are_those_of_scoring_them_alone(command: list[str], tmp_path: Path) -> None:
     assert main([*command, "blimp"]) == 0
     alone = [*command[:4], str(tmp_path / "alone"), "--fast", "--tasks", "blimp"]
