@@ -46,10 +46,14 @@ def arguments(out: Path, schedule: str) -> list[str]:
     return ["--preset", "tiny", "--preset", schedule, "--budget", "9000", *sets, "--out", str(out)]
 
 
+def environment() -> dict[str, str]:
+    """A script's own folder would come before this tree's package, or another tree's that is installed."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+
+
 def begin(program: list[str], out: Path, schedule: str) -> subprocess.Popen[str]:
     command, pipe = [sys.executable, *program, *arguments(out, schedule)], subprocess.PIPE
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, cwd=REPOSITORY, start_new_session=True)
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment(), cwd=REPOSITORY, start_new_session=True)
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -158,7 +162,7 @@ def test_a_run_killed_while_a_checkpoint_is_being_written_goes_on_from_the_one_b
 @pytest.mark.slow
 def test_a_kill_at_any_call_in_the_writing_of_a_checkpoint_leaves_a_whole_one_and_the_records_it_covers(tmp_path: Path) -> None:
     command = [sys.executable, str(REPOSITORY / "tests" / "killed_writes.py"), str(tmp_path / "trial")]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=PATIENCE_S)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     before, after = json.loads(done.stdout.splitlines()[-1])
     assert before > 100
