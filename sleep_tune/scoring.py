@@ -177,9 +177,7 @@ class Scorer:
         asked = self.evaluation.final
         usual = Subset(asked.set, asked.items_per_uid)
         scores = scores_of(records, records.gather([records.final]), {part.items.task: part.subset for part in parts}, usual)
-        datasets = {one.task: one.dataset for one in scores.shown}
-        about = {"set": usual.set, "items_per_uid": usual.items_per_uid, "seed": SEED, "datasets": datasets, "notes": scores.notes}
-        publish(records, scores, about)
+        publish(records, scores, SEED, scores.notes)
 
     def _sources(self, tasks: Sequence[str], full: bool) -> list[tuple[Source, tuple[str, ...]]]:
         """`tasks` by where their items are: the embedded pairs, and the official tasks there is data for."""

@@ -104,9 +104,7 @@ def _finish(options: argparse.Namespace, asked: Asked, records: Records, notes: 
     usual = Subset("fast" if options.fast else "full", options.items_per_uid)
     scores = scores_of(records, records.gather([records.final, *asked.series.values()]), asked.subsets, usual)
     told = list(dict.fromkeys([*notes, *scores.notes]))
-    datasets = {one.task: one.dataset for one in scores.shown}
-    about = {"set": usual.set, "items_per_uid": options.items_per_uid, "seed": options.seed, "datasets": datasets, "notes": told}
-    publish(records, scores, about)
+    publish(records, scores, options.seed, told)
     print_scores(records, scores, told)
 
 

@@ -31,7 +31,7 @@ _CHECKPOINT = re.compile(r"chck_([1-9]\d{0,8})M|words_([1-9]\d{0,8})000000")
 
 
 def revision_of(name: str) -> str | None:
-    """The branch that a checkpoint's directory stands for: chck_1M by that name and by a trial's own, words_1000000; None for others."""
+    """The branch that a checkpoint's directory stands for: chck_1M by that name, and words_1000000; None for others."""
     match = _CHECKPOINT.fullmatch(name)
     return f"chck_{match[1] or match[2]}M" if match else None
 

@@ -14,10 +14,10 @@ from sleep_tune.errors import UserError, nearest
 from sleep_tune.evaluation.challenge import GLUE, Edition, File, names_of, revision_of
 from sleep_tune.evaluation.fast_scores import fast_score
 from sleep_tune.evaluation.plan import BACKENDS
-from sleep_tune.evaluation.prediction_checks import is_number, step_of, wrong_predictions, wrong_score, wrong_surprisals
+from sleep_tune.evaluation.prediction_checks import step_of, wrong_predictions, wrong_score, wrong_surprisals
 from sleep_tune.evaluation.questions import Questions
 from sleep_tune.evaluation.result_records import PREDICTIONS, Record, models_in, read_record
-from sleep_tune.evaluation.strict_json import BadJson, parse
+from sleep_tune.evaluation.strict_json import BadJson, is_number, parse
 from sleep_tune.evaluation.tasks import TASKS
 
 
@@ -268,10 +268,8 @@ def read_file(path: Path) -> tuple[Any, list[str]]:
     try:
         if not path.exists():
             return None, []
-        return parse(path.read_bytes().decode("utf-8")), []
+        return parse(path.read_bytes()), []
     except BadJson as error:
         return None, [str(error)]
-    except UnicodeDecodeError:
-        return None, ["not UTF-8 text"]
     except OSError as error:
         return None, [f"cannot be read ({error.strerror})"]

@@ -154,8 +154,8 @@ def _read_record(path: Path, key: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        record = parse(path.read_text(encoding="utf-8"))
-    except (BadJson, UnicodeDecodeError):
+        record = parse(path.read_bytes())
+    except BadJson:
         raise UserError(f"{path}: damaged; delete it to fine-tune again") from None
     return record if isinstance(record, dict) and record.get("key") == key else None
 

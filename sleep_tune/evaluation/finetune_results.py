@@ -77,7 +77,7 @@ def _task_notes(tuned: Tuned) -> list[str]:
     if work.pilot:
         scored = f"{len(work.valid.items):,}{' sampled' if work.valid.sampled else ''} rows"
         lines.append(f"a pilot on {len(work.train):,} of {work.there:,} training rows, scored on {scored}: no official files")
-    lines += [f"{here:,} {what} rows, the official file has {official:,}" for here, official, what in _other_counts(tuned)]
+    lines += _other_counts(tuned)
     if unofficial(tuned) and not work.pilot:
         lines.append(f"no official files: {'; '.join(unofficial(tuned))}")
     if tuned.train_cut or tuned.valid_cut_I.any():
@@ -94,13 +94,12 @@ _READS = {
 }
 
 
-def _other_counts(tuned: Tuned) -> list[tuple[int, int, str]]:
-    """Rows in the files, where these are not as many as officially, the official number, of what; of scored rows only where none was
-    left out."""
+def _other_counts(tuned: Tuned) -> list[str]:
+    """A line on rows in the files, where these are not as many as officially; of scored rows only where none was left out."""
     settings, valid = tuned.work.settings, tuned.work.valid
     whole = [] if valid.sampled else [(len(valid.items), settings.valid_rows, "scored")]
     counts = [(tuned.work.there, settings.train_rows, "training"), *whole]
-    return [(here, official, what) for here, official, what in counts if official and here != official]
+    return [f"{here:,} {what} rows, the official file has {official:,}" for here, official, what in counts if official and here != official]
 
 
 def _seed_line(tuned: Tuned, i: int) -> str:
@@ -138,7 +137,7 @@ def _log_softmax(logits_IC: Floats) -> Floats:
 
 def unofficial(tuned: Tuned) -> list[str]:
     """Why its answers are not what the official pipeline would have written; [] where they are."""
-    reasons = [f"{here:,} {what} rows, the official file has {official:,}" for here, official, what in _other_counts(tuned)]
+    reasons = _other_counts(tuned)
     if tuned.work.pilot:
         reasons.insert(0, "rows were left out")
     if tuned.how.seeds[0] != tuned.work.settings.seed:

@@ -205,8 +205,8 @@ def _read(path: Path) -> dict[str, Any] | None:
     if not path.is_file() or not path.with_suffix(".parquet").is_file():
         return None
     try:
-        record = parse(path.read_text(encoding="utf-8"))
-    except (BadJson, UnicodeDecodeError):
+        record = parse(path.read_bytes())
+    except BadJson:
         record = None
     if not isinstance(record, dict):
         raise UserError(f"{path}: damaged; delete it to score {path.stem} again")

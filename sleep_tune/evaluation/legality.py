@@ -1,7 +1,7 @@
 """Whether a trial kept to the challenge's budget: words of data, words seen with repeats, and the text its tokenizer was trained on.
 
-Judged are whitespace words of the source text as it is distributed, which is what the challenge counts; those of the cleaned text, which
-the model reads, stand beside them. What cannot be told any more is null, never taken for granted.
+Words are whitespace words. Data are judged by the source text as it is distributed, words seen by the cleaned text, which is what the
+model reads; the other count stands beside each. What cannot be told any more is null, never taken for granted.
 """
 
 from pathlib import Path
@@ -142,12 +142,12 @@ def _words_seen(trial: Path) -> tuple[int, bool]:
             return _count(final.read_bytes()), True
         steps = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
         return (_count(steps[-1]) if steps else 0), False
-    except (BadJson, UnicodeDecodeError, KeyError, TypeError):
+    except (BadJson, KeyError, TypeError):
         raise UserError(f"{path}: damaged; the words seen cannot be read") from None
 
 
 def _count(text: bytes) -> int:
-    words = parse(text.decode("utf-8"))["words_seen"]
+    words = parse(text)["words_seen"]
     if type(words) is not int or words < 0:
         raise TypeError("no number of words")
     return words

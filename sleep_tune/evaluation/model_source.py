@@ -72,13 +72,11 @@ class ModelSource:
             if not directory.is_dir():
                 hint = f"(a model of the Hugging Face hub is written {HUB}{self.place})"
                 raise UserError(f"model = {self.place}: no such model directory {hint}")
-            config = parse((directory / "config.json").read_text(encoding="utf-8"))
+            config = parse((directory / "config.json").read_bytes())
         except FileNotFoundError:
             raise UserError(f"model = {self.place}: no config.json in it; must be a directory that save_pretrained wrote") from None
         except BadJson as error:
             raise UserError(f"{directory / 'config.json'}: {error}") from None
-        except UnicodeDecodeError:
-            raise UserError(f"{directory / 'config.json'}: not UTF-8 text") from None
         except OSError as error:
             raise UserError(f"model = {self.place}: cannot be read ({error.strerror})") from None
         return config if isinstance(config, dict) else {}

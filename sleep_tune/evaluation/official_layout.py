@@ -25,7 +25,7 @@ Result = TaskResult | ReadingResult | AgeResult
 
 
 def write_results(result: Result, out: Path, model_name: str, revision: str = "main", model: Identity | None = None) -> Path:
-    """Write report and predictions of a task below `out`; returns their directory. A revision named as a trial names its milestones
+    """Write report and predictions of a task below `out`; returns their directory. A revision named by its words alone
     (words_1000000) gets the challenge's name (chck_1M).
 
     `model` is the one that the results are of, for aoa that whose checkpoints they are. Raises UserError where results of another one are
@@ -40,7 +40,7 @@ def write_results(result: Result, out: Path, model_name: str, revision: str = "m
     begin_results(place, _record(result, model))
     if isinstance(result, TaskResult):
         write_text(place / "best_temperature_report.txt", report(result))
-        write_text(place / "predictions.json", json.dumps(predictions(result)))
+        write_text(place / PREDICTIONS, json.dumps(predictions(result)))
     elif isinstance(result, ReadingResult):
         for name, text in official_files(result).items():
             write_text(place / name, text)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sleep_tune.evaluation.challenge import AOA_CONTEXTS, File, revision_of
+from sleep_tune.evaluation.strict_json import is_number
 
 _NO_PREVIOUS = 206  # words of the reading table with nothing before them in their sentence; with the one that pandas takes for missing
 _SHOWN = 60  # characters of a name that the file gives
@@ -116,14 +117,6 @@ def wrong_score(content: Any) -> list[str]:
 def step_of(entry: Mapping[str, Any]) -> str:
     """The branch that an entry of surprisal.json is about; what it says where that is no checkpoint's name."""
     return revision_of(str(entry["step"])) or str(entry["step"])
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a number that can be reckoned with: finite, and no truth value."""
-    try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # an integer beyond every float
-        return False
 
 
 def _within(value: Any, low: float, high: float) -> bool:

@@ -24,6 +24,7 @@ class Scores:
     shown: tuple[Finished, ...]  # one a task
     curve: Mapping[str, Sequence[Finished]]  # by revision, ascending in words seen, the model itself last; one a task
     averages: tuple[Average, ...]
+    usual: Subset  # of the command
 
     @property
     def notes(self) -> list[str]:
@@ -50,22 +51,25 @@ def scores_of(records: Records, finished: Sequence[Finished], asked: Mapping[str
         last = one_a_task((one for one in own if one.task in tasks and one.subset.set == "fast"), {}, fast)
         curve |= {records.source.revision: last} if last and records.source.revision not in curve else {}
     rows = [row for one in shown for row in one.rows]
-    return Scores(tuple(finished), tuple(shown), curve, tuple(averages(rows, {one.task: one.subset.marks for one in shown})))
+    means = averages(rows, {one.task: one.subset.marks for one in shown})
+    return Scores(tuple(finished), tuple(shown), curve, tuple(means), usual)
 
 
-def publish(records: Records, scores: Scores, about: Mapping[str, Any]) -> None:
-    """Write all of it below the records' directory."""
+def publish(records: Records, scores: Scores, seed: int, notes: Sequence[str]) -> None:
+    """Write all of it below the records' directory. `seed`: of samples; `notes`: what the reader has to know."""
     out = records.out
     write_table(out / "scores.parquet", _score_table(scores.finished))
     _write_items(out / "items.parquet", scores.shown)
     for revision, point in scores.curve.items():
         if revision != records.source.revision:
             _write_items(out / "checkpoints" / f"{revision}.parquet", point)
-    write_json(out / "scores.json", _json(records, scores, about))
+    write_json(out / "scores.json", _json(records, scores, seed, notes))
 
 
-def _json(records: Records, scores: Scores, about: Mapping[str, Any]) -> dict[str, Any]:
+def _json(records: Records, scores: Scores, seed: int, notes: Sequence[str]) -> dict[str, Any]:
     own, rules = records.source.revision, records.rules
+    about: dict[str, Any] = {"set": scores.usual.set, "items_per_uid": scores.usual.items_per_uid, "seed": seed}
+    about |= {"datasets": {one.task: one.dataset for one in scores.shown}, "notes": list(notes)}
     content: dict[str, Any] = {"model": records.source.place, "revision": own, "backend": records.label, "rules": rules}
     content |= {"reproduces": RULES[rules].reproduces, **about, "averages": [asdict(mean) for mean in scores.averages]}
     fast = one_a_task((one for one in scores.finished if one.revision == own and one.subset.set == "fast"), {}, Subset("fast"))

@@ -58,14 +58,14 @@ def read_record(place: Path) -> Record | None:
     if not path.is_file():
         return None
     try:
-        raw = parse(path.read_text(encoding="utf-8"))
+        raw = parse(path.read_bytes())
         values = {field.name: raw[field.name] for field in fields(Record)}
         kinds = {"items": int, "ties": int, "nans": int, "rules": str, "edition": str, "model": str | None, "place": str | None}
         whole = all(isinstance(values[name], kind) for name, kind in kinds.items()) and isinstance(values["unofficial"], list)
         if not whole or not all(isinstance(reason, str) for reason in values["unofficial"]):
             raise TypeError("a value of another kind")
         return Record(**{**values, "unofficial": tuple(values["unofficial"])})
-    except (BadJson, UnicodeDecodeError, TypeError, KeyError, IndexError) as error:
+    except (BadJson, TypeError, KeyError, IndexError) as error:
         raise UserError(f"{path}: damaged ({' '.join(str(error).split())[:80]}); delete {place} and score again") from None
 
 

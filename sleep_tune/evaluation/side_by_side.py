@@ -34,10 +34,10 @@ def each(work: Callable[[Batch], int], batches: Iterable[Batch], workers: int, w
             with within():
                 while not stop.is_set():
                     with turn:
-                        batch = next(source)
+                        batch = next(source, _END)
+                    if batch is _END:
+                        break
                     told.put(work(batch))
-        except StopIteration:
-            pass
         except BaseException as error:
             told.put(error)
         finally:

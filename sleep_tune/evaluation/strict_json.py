@@ -1,19 +1,25 @@
 """Parses JSON that people made: whatever Python's parser trips over, or takes without a word, is one line that says what it is."""
 
 import json
-from typing import Any
+import math
+from typing import Any, TypeGuard
 
 
 class BadJson(ValueError):
     """Text that is not JSON, or holds what no reader of it can use; the message says what and where in the text."""
 
 
-def parse(text: str) -> Any:
-    """The value in `text`. NaN and Infinity are let through: whose field it is, its reader knows.
+def parse(text: str | bytes) -> Any:
+    """The value in `text`, bytes being UTF-8. NaN and Infinity are let through: whose field it is, its reader knows.
 
-    Raises BadJson, also for numbers of thousands of digits, nesting deeper than Python's stack, half a surrogate pair (no tokenizer
-    takes it), and an object that gives a key twice.
+    Raises BadJson, also for bytes that are not UTF-8, numbers of thousands of digits, nesting deeper than Python's stack, half a
+    surrogate pair (no tokenizer takes it), and an object that gives a key twice.
     """
+    if isinstance(text, bytes):
+        try:
+            text = text.decode("utf-8")
+        except UnicodeDecodeError:
+            raise BadJson("not UTF-8 text") from None
     try:
         value = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
@@ -29,6 +35,14 @@ def parse(text: str) -> Any:
         if half is not None:
             raise BadJson(f"text {half[:60]!a} holds half of a surrogate pair, which is no character")
     return value
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether a value is a number that can be reckoned with: finite, and no truth value."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond every float
+        return False
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

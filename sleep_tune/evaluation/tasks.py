@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from sleep_tune.evaluation.strict_json import is_number
 from sleep_tune.streams import stream
 
 Raw = Mapping[str, Any]  # one parsed line of a data file
@@ -144,12 +145,8 @@ def _wug(uid: str) -> Callable[[Raw, str, Edition], Item]:
 def _finite(raw: Raw, key: str) -> float:
     """A number of a JSON item. Raises BadItem, for NaN and infinity too, and for whole numbers that a float cannot hold."""
     value = raw.get(key)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            if math.isfinite(value):
-                return float(value)
-        except OverflowError:
-            pass
+    if is_number(value):
+        return float(value)
     raise _wrong(raw, key, "a number, not NaN or infinite")
 
 

@@ -16,7 +16,8 @@ from sleep_tune.words import show_words
 
 WIDE = 100  # columns from which spreads, seeds, words and time fit beside the scores,
 WIDER = 112  # and where there are matched controls
-SCHEDULE = 20  # columns of a schedule's name, at least
+SCHEDULE = 20  # columns of a schedule's name, at least,
+NAME = 1  # and which of the table's it is
 
 
 def print_outcome(outcome: StudyOutcome, written: Iterable[Path], terminal: Terminal, rows: int = 12) -> None:
@@ -74,16 +75,16 @@ def fitting_tasks(outcome: StudyOutcome, wide: bool, rows: int, terminal: Termin
     unbound = terminal.options.update(width=10_000)
     for count in range(len(outcome.tasks), 0, -1):
         tasks = list(outcome.tasks)[:count]
-        needed = terminal.measure(ranking_table(outcome, wide, rows, tasks, named=False), options=unbound).maximum
-        if needed <= terminal.width:
+        table = ranking_table(outcome, wide, rows, tasks)
+        table.columns[NAME].max_width = SCHEDULE
+        if terminal.measure(table, options=unbound).maximum <= terminal.width:
             return tasks
     return []
 
 
-def ranking_table(outcome: StudyOutcome, wide: bool, rows: int = 12, tasks: Sequence[str] | None = None, named: bool = True) -> Table:
-    """One row a configuration: objective mean ± SD over seeds, final scores of `tasks` (None: all) mean ± standard error, words seen and
-    time of a trial. Without names of schedules where it is not `named`, but with the room that they need."""
-    tasks = list(outcome.tasks if tasks is None else tasks)
+def ranking_table(outcome: StudyOutcome, wide: bool, rows: int, tasks: Sequence[str]) -> Table:
+    """One row a configuration: objective mean ± SD over seeds, final scores of `tasks` mean ± standard error, words seen and time of a
+    trial."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, header_style="bold")
     table.add_column("#", justify="right")
     table.add_column("schedule", min_width=SCHEDULE, overflow="fold")
@@ -102,14 +103,14 @@ def ranking_table(outcome: StudyOutcome, wide: bool, rows: int = 12, tasks: Sequ
         table.add_column("time", justify="right", no_wrap=True)
     for place, row in shown(outcome, rows):
         style = "yellow" if outcome.is_baseline(row.configuration) else "bold green" if place == 1 else ""
-        table.add_row(*_cells(outcome, place, row, wide, tasks, named), style=style)
+        table.add_row(*_cells(outcome, place, row, wide, tasks), style=style)
     return table
 
 
-def _cells(outcome: StudyOutcome, place: int, row: Ranked, wide: bool, tasks: Sequence[str], named: bool) -> list[str]:
+def _cells(outcome: StudyOutcome, place: int, row: Ranked, wide: bool, tasks: Sequence[str]) -> list[str]:
     entry: Entry = outcome.entries[row.configuration]
     mark = " (baseline)" if outcome.is_baseline(row.configuration) and not outcome.is_control(row.configuration) else ""
-    cells = [str(place), f"{entry.schedule}{mark}" if named else ""]
+    cells = [str(place), f"{entry.schedule}{mark}"]
     if wide:
         cells.append(str(len(entry.seeds)))
     cells.append(_spread(row.objective.mean, row.objective.sd, 3))

@@ -1,4 +1,4 @@
-"""Results in the official layout, made by hand: whole files of predictions that no model had to be asked for."""
+"""A small tokenizer; results in the official layout, made by hand: whole files of predictions that no model had to be asked for."""
 
 import json
 import math
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from sleep_tune.evaluation.challenge import AOA_CONTEXTS, EDITIONS, GLUE, TRACKS, File
 
@@ -59,3 +61,15 @@ def fill() -> Fill:
 def write_value() -> Callable[[Path, Any], None]:
     """Write a value as JSON, directories and all."""
     return write
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """Byte-level, one token a byte, `<s> … </s>`: every word has several tokens."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    vocabulary = {token: k for k, token in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    inner = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False)
+    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>"}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **names)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from sleep_tune.errors import UserError
 from sleep_tune.evaluation.__main__ import main
@@ -137,18 +136,6 @@ def test_the_score_is_pearsons_r_and_a_weak_one_counts_as_nothing_in_2026_only()
         assert [checkpoint.name for checkpoint in result.checkpoints][:2] == ["chck_1M", "chck_2M"]
         assert "r over 8 of 8 words and 19 checkpoints" in result.notes()[0]
         assert ("counts as 0" in " ".join(result.notes())) == (rules == "2026" and r == 0.2)
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Any:
-    """Byte-level, one token a byte, `<s> … </s>`: every word has several tokens."""
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    vocabulary = {token: k for k, token in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
-    inner = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False)
-    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>"}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **names)
 
 
 def _model(seed: int = 0, positions: int = 50) -> Any:

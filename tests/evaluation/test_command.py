@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from sleep_tune.errors import UserError
 from sleep_tune.evaluation.__main__ import main
@@ -18,18 +17,6 @@ from sleep_tune.evaluation.official_data import load_items
 
 PAIRS = [("A dog barks.", "A dog bark."), ("Dogs bark.", "Dogs barks."), ("She sees it.", "She see it."), ("They go.", "They goes.")]
 CHECKPOINTS = ("chck_1M", "chck_2M", "chck_10M")
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Any:
-    """Byte-level, one token a byte."""
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    vocabulary = {token: k for k, token in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
-    inner = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False)
-    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>"}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **names)
 
 
 def save_model(place: Path, tokenizer: Any, seed: int) -> Path:
