@@ -2,7 +2,11 @@
 
 import errno
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from sleep_tune.errors import RunError, UserError
 
 _ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 _WORDS = ("no space left", "disk quota exceeded", "file write failed", "enforce fail at inline_container", "pytorchstreamwriter failed")
@@ -20,6 +24,19 @@ def is_full(error: BaseException, path: Path) -> bool:
             return True
         seen = seen.__cause__ or seen.__context__
     return free_bytes(path) < _EMPTY_BYTES
+
+
+@contextmanager
+def full_disk_named(path: Path, needed_bytes: int = NEEDED_BYTES) -> Iterator[None]:
+    """Raises RunError in place of whatever comes of a full disk of `path`; every other error passes."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not is_full(error, path):
+            raise
+        raise RunError(full_line(path, needed_bytes)) from error
 
 
 def full_line(path: Path, needed_bytes: int = NEEDED_BYTES) -> str:

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sleep_tune.disk import full_line, is_full
-from sleep_tune.errors import RunError
+from sleep_tune.disk import full_disk_named
 
 
 class Appended:
@@ -37,15 +36,11 @@ class Appended:
         """Write and fsync what `take` gave; in any thread. Raises RunError where the disk is full."""
         if not data:
             return
-        try:
+        with full_disk_named(self._path, len(data)):
             written = 0
             while written < len(data):
                 written += self._file.write(data[written:])
             os.fsync(self._file.fileno())
-        except OSError as error:
-            if not is_full(error, self._path):
-                raise
-            raise RunError(full_line(self._path, len(data))) from error
 
     def flush(self) -> None:
         """Write and fsync what was added, here and now."""

@@ -100,6 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     study = one_trial(options)
     options.out = check_out(options.out, options.resume)
+    from sleep_tune.disk import full_disk_named
     from sleep_tune.machine import machine
     from sleep_tune.study.material import fits, prepared, settle_evaluation
     from sleep_tune.study.preflight import places, settle_precision
@@ -118,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
     from sleep_tune.workers import LocalWorkers
 
     torch.set_num_threads(study.first.resources.threads)
-    with LocalWorkers(study.first, corpus.directory) as others:
+    with full_disk_named(options.out), LocalWorkers(study.first, corpus.directory) as others:
         try:
             return run(study, corpus, options, others.team)
         except WorkerLost as error:

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from sleep_tune.disk import full_disk_named
 from sleep_tune.errors import OneLineParser, UserError, nearest, run_main
 from sleep_tune.evaluation.finetune_command import add_options, check_options, settle_works, tune
 from sleep_tune.evaluation.finished import Records, Subset
@@ -34,10 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     records = Records(out, source, options.backend, options.rules, options.bf16)
     for target in (records.final, *asked.series.values()):  # before hours of scoring, not after
         refuse_other_model(out, source.name, target.revision, Identity.of(target.digest, source.place))
-    if asked.parts or asked.ages:
-        score_zero_shot(asked, records)
-    notes += tune(options, works, backend, records)
-    _finish(options, asked, records, [*names.notes, *notes])
+    with full_disk_named(out):
+        if asked.parts or asked.ages:
+            score_zero_shot(asked, records)
+        notes += tune(options, works, backend, records)
+        _finish(options, asked, records, [*names.notes, *notes])
     return 0
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sleep_tune.disk import full_line, is_full
+from sleep_tune.disk import full_disk_named
 from sleep_tune.errors import RunError, UserError
 from sleep_tune.files import write_atomic
 from sleep_tune.sleep.candidates import Candidates
@@ -164,12 +164,8 @@ def _blocks(parts: Sequence[bytes | memoryview]) -> Iterator[memoryview]:
 
 def publish(path: Path, write: Callable[[IO[bytes]], None], size: int) -> None:
     """`write_atomic`, with a full disk named. Raises RunError."""
-    try:
+    with full_disk_named(path, size):
         write_atomic(path, write)
-    except OSError as error:
-        if not is_full(error, path):
-            raise
-        raise RunError(full_line(path, size)) from error
 
 
 def checkpoints(directory: Path) -> list[Path]:

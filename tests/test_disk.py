@@ -1,0 +1,50 @@
+"""A disk that fills up, for real: a file system of a given size, made for one shell only."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+OUT = "full"
+ROOM = 'mount -t tmpfs -o size={size}k none "$0" && {{ {command}; first=$?; mount -o remount,size=64m "$0"; {command}; echo "exits $first $?"; }}'
+TRAINED = {
+    "data.source": "{embedded: {words: 3000, seed: 1}}",
+    "tokenizer.vocab_size": "400",
+    "model.width": "16",
+    "model.heads": "2",
+    "model.ffn": "32",
+    "evaluation.milestones.dev_words": "200",
+    "evaluation.final.items_per_uid": "2",
+}
+
+
+def filled(size_kb: int, command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """`command` where the directory OUT of `folder` has `size_kb`, then once more where it has room; what both say."""
+    (folder / OUT).mkdir()
+    script = ROOM.format(size=size_kb, command=shlex.join(command))
+    words = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, OUT]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.fixture
+def own_disks() -> None:
+    """Skips where a user cannot make a file system of his own."""
+    words = ["unshare", "--user", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
+    if shutil.which("unshare") is None or subprocess.run(words, capture_output=True).returncode:
+        pytest.skip("this machine lets nobody make a file system of his own")
+
+
+@pytest.mark.usefixtures("own_disks")
+@pytest.mark.parametrize("size_kb", [4, 8, 100, 700])
+def test_a_run_without_ray_names_the_full_disk_and_goes_on_when_there_is_room(tmp_path: Path, size_kb: int):
+    sets = [word for field, value in TRAINED.items() for word in ("--set", f"{field}={value}")]
+    command = [sys.executable, "-m", "sleep_tune.train", "--preset", "tiny", "--budget", "6000", "--out", f"{OUT}/run", *sets]
+    done = filled(size_kb, command, tmp_path)
+    assert done.stdout.splitlines()[-1] == "exits 1 0", done.stderr
+    line = rf"error: disk full: {tmp_path / OUT}, where {OUT}/run\S* lies, has \S+ MB free of the \S+ MB needed; what is written is intact: .*\n"
+    assert re.fullmatch(line, done.stderr), done.stderr
