@@ -33,9 +33,10 @@ CORES = 2
 BEGIN = """
 import os, sys
 from pathlib import Path
-from sleep_tune.evaluation.model_source import ModelSource
+from sleep_tune.evaluation.model_source import ModelSource, uncollected
 from sleep_tune.evaluation.official_data import load_items
-from sleep_tune.evaluation.evaluate import plan_items
+with uncollected():
+    from sleep_tune.evaluation.evaluate import plan_items
 items = load_items(Path(sys.argv[2]), ["blimp"], fast=True, items_per_uid=20)
 model, tokenizer = ModelSource(sys.argv[1]).load("mlm")
 plan_items(tokenizer, items)

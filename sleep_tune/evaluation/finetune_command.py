@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sleep_tune.errors import UserError
 from sleep_tune.evaluation.finetune_settings import GROUP, OFFICIAL_SEED
+from sleep_tune.evaluation.model_source import uncollected
 from sleep_tune.evaluation.task_names import Names
 
 if TYPE_CHECKING:
@@ -46,10 +47,11 @@ def settle_works(options: argparse.Namespace, names: Names) -> tuple[list[Any], 
 
     Raises UserError for a task without data that was named by its own name, and where nothing else was asked for.
     """
-    from sleep_tune.evaluation.finetune_data import load_works
-
     if not names.tuned:
         return [], []
+    with uncollected():
+        from sleep_tune.evaluation.finetune_data import load_works
+
     rows, per_uid, seed = options.finetune_rows, options.items_per_uid, options.seed
     works, skipped = load_works(Path(options.data), names.tuned, options.backend, options.rules, rows, per_uid, seed, names.named)
     if not works and not names.zero_shot:
@@ -59,6 +61,8 @@ def settle_works(options: argparse.Namespace, names: Names) -> tuple[list[Any], 
 
 def tune(options: argparse.Namespace, works: Sequence[Any], backend: str, records: "Records") -> list[str]:
     """Fine-tune what is not done yet, publish each task as it is done; what the reader has to know of this command's way."""
+    if not works:
+        return []
     from rich.console import Console
 
     from sleep_tune.evaluation.finetune_data import How, finetune_works
@@ -76,4 +80,4 @@ def tune(options: argparse.Namespace, works: Sequence[Any], backend: str, record
             valid = tuned.work.valid
             subset = Subset("pilot" if tuned.work.pilot else "full", options.items_per_uid if valid.sampled else None)
             records.keep_tuned(score_row(tuned), notes([tuned]), Part(valid, subset), item_columns(items_of(tuned)))
-    return [f"{GROUP}: fine-tuned in fp32 all the same"] if options.bf16 and works else []
+    return [f"{GROUP}: fine-tuned in fp32 all the same"] if options.bf16 else []

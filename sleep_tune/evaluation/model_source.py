@@ -20,8 +20,9 @@ _CAUSAL = ("LMHeadModel", "ForCausalLM")  # how the classes of left-to-right mod
 
 
 @contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Loading imports hundreds of thousands of objects that stay: searching them for garbage, again and again, takes half a second."""
+def uncollected() -> Iterator[None]:
+    """For imports and loading: they make hundreds of thousands of objects that stay, and searching these for garbage, again and again,
+    takes a fifth of the time."""
     before = gc.isenabled()
     gc.disable()
     try:
@@ -81,7 +82,7 @@ class ModelSource:
             raise UserError(f"model = {self.place}: cannot be read ({error.strerror})") from None
         return config if isinstance(config, dict) else {}
 
-    @_uncollected()
+    @uncollected()
     def load(self, backend: str) -> tuple[Any, Any]:
         """Model (fp32, on a GPU if there is one) and tokenizer. Raises UserError where there is none or no head for `backend`."""
         import torch

@@ -13,7 +13,7 @@ from typing import Any
 from sleep_tune.errors import UserError
 from sleep_tune.evaluation.age_of_acquisition import MIN_CHECKPOINTS
 from sleep_tune.evaluation.finished import Part, Records, Subset, Target, part_of
-from sleep_tune.evaluation.model_source import ModelSource
+from sleep_tune.evaluation.model_source import ModelSource, uncollected
 from sleep_tune.evaluation.official_data import available_tasks, load_items
 from sleep_tune.evaluation.progress import Show, bars
 from sleep_tune.evaluation.task_names import Names
@@ -123,7 +123,8 @@ def score_zero_shot(asked: Asked, records: Records) -> None:
 
 def _score_model(asked: Asked, records: Records, show: Show) -> list[str]:
     """Names of the tasks that there was nothing to do for. A checkpoint that is the model itself gets its fast scores."""
-    from sleep_tune.evaluation.evaluate import plan_items, score_plan
+    with uncollected():
+        from sleep_tune.evaluation.evaluate import plan_items, score_plan
 
     final = records.final
     twins = [target for target in asked.series.values() if target.digest == final.digest and target.revision != final.revision]
