@@ -12,8 +12,8 @@ Show = Callable[[str], Callable[[int, int], None]]  # what is being done -> what
 @contextlib.contextmanager
 def bars(console: Console) -> Iterator[Show]:
     """Bars, one for everything that is named to what this yields."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as shown:
+    count, clock = (BarColumn(), MofNCompleteColumn(), TextColumn("rows")), (TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())
+    with Progress(TextColumn("{task.description}"), *count, *clock, console=console) as shown:
 
         def show(what: str) -> Callable[[int, int], None]:
             bar = shown.add_task(what, total=None)
