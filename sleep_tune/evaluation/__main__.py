@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     names = read_names(options.tasks, Path(options.data), options.fast)
     _check(options)
-    source = ModelSource(options.model, options.revision)
+    source = ModelSource(options.model, options.revision, options.trust_remote_code)
     config = source.config()
     series = settle_series(options, names)
     asked = read_asked(options, names, series)
@@ -64,6 +64,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--within-word-l2r", action="store_true", help="not official: the rest of a word is masked with each of its tokens")
     add_options(parser)
+    parser.add_argument("--trust-remote-code", action="store_true", help="run the code that the model brings with it, as GPT-BERT does")
     parser.add_argument("--revision", default="main", help="names the results; of a hub model, also which revision is loaded")
     return parser.parse_args(arguments)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from sleep_tune.evaluation.plan import Array
 from sleep_tune.evaluation.rules import RULES
-from sleep_tune.evaluation.scores import CandidateScores, ScoreRow
+from sleep_tune.evaluation.scores import CandidateScores, ScoreRow, Texts
 from sleep_tune.evaluation.tasks import TaskItems
 
 MIN_CHECKPOINTS = 3  # of the official pipelines; also the least words that a correlation is taken over
@@ -196,6 +196,7 @@ class AgeResult:
     positions: int | None
     sees_ahead: bool
     vocabulary: Vocabulary | None = None
+    texts: Texts | None = None
 
     @property
     def log_probability_I(self) -> Array:
@@ -254,7 +255,7 @@ class AgeResult:
             notes.append(f"{task}: the model has no surprisal for {nans} of {len(self.nan_I)} items{why}; they are left out")
         if self.sees_ahead:
             notes.append(f"{task}: scored from left to right by a model that sees the tokens it is to predict: no probabilities")
-        return notes
+        return notes + (self.texts.notes(self.items) if self.texts else [])
 
 
 def age_result(items: TaskItems, backend: str, scored: CandidateScores, candidate_IC: Array) -> AgeResult:
@@ -262,7 +263,8 @@ def age_result(items: TaskItems, backend: str, scored: CandidateScores, candidat
     score_I = scored.score[candidate_IC[:, 0]].astype(np.float64)
     surprisal_I = np.where(np.isfinite(score_I), -score_I, np.nan)
     too_long_I = scored.too_long[candidate_IC[:, 0]]
-    return AgeResult(items, backend, (Checkpoint("main", 0.0),), surprisal_I[None], too_long_I, scored.positions, scored.sees_ahead)
+    once, texts = (Checkpoint("main", 0.0),), scored.texts(candidate_IC, candidate_IC >= 0)
+    return AgeResult(items, backend, once, surprisal_I[None], too_long_I, scored.positions, scored.sees_ahead, texts=texts)
 
 
 def joined(results: Sequence[AgeResult], checkpoints: Sequence[Checkpoint], vocabulary: Vocabulary | None = None) -> AgeResult:
@@ -279,6 +281,7 @@ def joined(results: Sequence[AgeResult], checkpoints: Sequence[Checkpoint], voca
         first.positions,
         any(result.sees_ahead for result in results),
         vocabulary,
+        first.texts,
     )
 
 

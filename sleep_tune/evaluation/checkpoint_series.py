@@ -17,6 +17,7 @@ from sleep_tune.evaluation.age_of_acquisition import MIN_CHECKPOINTS, AgeResult,
 from sleep_tune.evaluation.evaluate import plan_items, score_plan
 from sleep_tune.evaluation.finished import Part, Records, Target
 from sleep_tune.evaluation.plan import Plan
+from sleep_tune.evaluation.scores import Texts
 from sleep_tune.evaluation.tasks import TaskItems
 
 Load = Callable[[str], tuple[Any, Any]]  # a checkpoint's source -> model, tokenizer
@@ -101,7 +102,8 @@ def _plan(plans: dict[tuple[str, ...], Plan], tokenizer: Any, source: str, parts
 def _series_facts(result: AgeResult, vocabulary: Vocabulary) -> dict[str, Any]:
     """What of a checkpoint's surprisals its table has no column for."""
     words = {"size": vocabulary.size, "tokens": dict(vocabulary.tokens)}
-    return {"positions": result.positions, "sees_ahead": result.sees_ahead, "vocabulary": words}
+    declared = result.texts.declared if result.texts else None
+    return {"positions": result.positions, "declared": declared, "sees_ahead": result.sees_ahead, "vocabulary": words}
 
 
 def join_ages(targets: Mapping[str, Target], part: Part, records: Records) -> bool:
@@ -123,11 +125,13 @@ def _surprisals(target: Target, part: Part, records: Records) -> tuple[AgeResult
     record = records.read(target, part)
     if record is None:
         raise RuntimeError(f"{target.revision}: no surprisals kept")
-    table = pq.read_table(records.items_file(target, part), columns=["score", "too_long"])
+    table = pq.read_table(records.items_file(target, part), columns=["score", "too_long", "unknown", "beyond"])
     surprisal_I = -table["score"].to_numpy().astype(np.float64)
     positions, ahead = record["positions"], record["sees_ahead"]
     checkpoint = (Checkpoint(target.revision, target.words_seen or 0.0),)
-    result = AgeResult(part.items, records.label, checkpoint, surprisal_I[None], table["too_long"].to_numpy(), positions, ahead)
+    too_long_I, unknown_I, beyond_I = (table[name].to_numpy() for name in ("too_long", "unknown", "beyond"))
+    texts = Texts(unknown_I, beyond_I, record["declared"])
+    result = AgeResult(part.items, records.label, checkpoint, surprisal_I[None], too_long_I, positions, ahead, texts=texts)
     return result, Vocabulary(record["vocabulary"]["size"], record["vocabulary"]["tokens"])
 
 

@@ -48,6 +48,7 @@ def _joined(plans: Sequence[Plan], items: Sequence[TaskItems]) -> Plan:
         tuple(candidate_IC[id(task)] for task in items),
         plans[0].mask_id,
         np.concatenate([plan.candidate_tokens for plan in plans]),
+        np.concatenate([plan.unknown for plan in plans]),
     )
 
 

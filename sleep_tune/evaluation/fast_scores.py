@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from sleep_tune.evaluation.challenge import File
 from sleep_tune.evaluation.official_layout import prediction_text
 from sleep_tune.evaluation.reading import ReadingResult
-from sleep_tune.evaluation.tasks import TASKS, TaskItems
+from sleep_tune.evaluation.tasks import TaskItems
 
 
 def fast_score(file: File, content: Mapping[str, Any], items: TaskItems) -> dict[str, float]:
@@ -26,7 +26,7 @@ def fast_score(file: File, content: Mapping[str, Any], items: TaskItems) -> dict
         if file.has_probability:
             scores[uid] = float(spearmanr([entry["prob"] for entry, _ in pairs], [item.ratio for _, item in pairs])[0])
         else:
-            right = [entry["pred"].strip() == prediction_text(TASKS[items.task], item, 0).strip() for entry, item in pairs]
+            right = [entry["pred"].strip() == prediction_text(items, item, 0).strip() for entry, item in pairs]
             scores[uid] = sum(right) / max(1, len(right))
     return scores
 

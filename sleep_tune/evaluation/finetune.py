@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sleep_tune.errors import UserError
 from sleep_tune.evaluation.finetune_settings import METRICS, Floats, Ints, Settings, chosen_labels, learning_rate
-from sleep_tune.evaluation.forwards import most_positions
+from sleep_tune.evaluation.forwards import row_limit
 from sleep_tune.evaluation.tasks import Item, uid_key
 from sleep_tune.streams import stream, torch_seed
 
@@ -77,23 +77,7 @@ class Classifier(nn.Module):
 
 def longest_row(model: Any, settings: Settings) -> int:
     """Tokens of the longest row: the official length, or the model's positions where it has fewer (the pipeline would crash)."""
-    positions = most_positions(model)
-    if positions is None:  # no table of positions that is known: a length that is only declared need not be a limit
-        config = model.config
-        declared = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or settings.max_length
-        positions = settings.max_length if declared >= settings.max_length or _takes(model, settings.max_length) else declared
-    return min(settings.max_length, positions)
-
-
-@torch.no_grad()
-def _takes(model: Any, tokens: int) -> bool:
-    """Whether a row of so many tokens goes through."""
-    base = model.base_model
-    try:
-        base(input_ids=torch.zeros((1, tokens), dtype=torch.long, device=next(base.parameters()).device))
-    except (IndexError, RuntimeError, ValueError):
-        return False
-    return True
+    return min(settings.max_length, row_limit(model, settings.max_length) or settings.max_length)
 
 
 def encode(tokenizer: Any, items: Sequence[Item], longest: int) -> Encoded:

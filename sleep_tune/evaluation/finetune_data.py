@@ -14,6 +14,7 @@ from sleep_tune.digests import canonical_json, digest
 from sleep_tune.errors import UserError
 from sleep_tune.evaluation.finetune import Encoded, Epoch, Outcome, encode, finetune, longest_row
 from sleep_tune.evaluation.finetune_settings import GLUE, GROUP, Pooling, Settings, reader
+from sleep_tune.evaluation.forwards import check_vocabulary
 from sleep_tune.evaluation.official_data import SOURCE, find_directory, read_items
 from sleep_tune.evaluation.strict_json import BadJson, parse
 from sleep_tune.evaluation.tasks import Item, TaskItems, sample, uid_key
@@ -119,6 +120,7 @@ def finetune_works(works: Sequence[Work], how: How, load: Load, show: Show) -> I
             model, tokenizer = loaded = loaded or load()
             longest = longest_row(model, work.settings)
             train, valid = (encode(tokenizer, items, longest) for items in (work.train, work.valid.items))
+            check_vocabulary(model, max(max(ids) for rows in (train, valid) for ids in rows.ids_I))
             for seed in [seed for seed in how.seeds if records[seed] is None]:
                 progress = show(f"{work.settings.task} seed {seed}")
                 outcome = finetune(model, train, valid, work.settings, seed, work.valid.rules, progress)

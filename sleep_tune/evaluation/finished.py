@@ -26,6 +26,7 @@ from sleep_tune.evaluation.tasks import TASKS, TaskItems
 from sleep_tune.files import write_json
 
 Set = Literal["full", "fast", "pilot"]
+_FORM = 2  # of a record: another one where scores or items have come to mean something else
 _ORDER = {task: place for place, task in enumerate((*TASKS, *GLUE))}
 
 
@@ -197,11 +198,11 @@ class Records:
 
 def _publish(path: Path, about: Mapping[str, Any], rows: Sequence[ScoreRow], columns: Mapping[str, Any]) -> None:
     write_table(path.with_suffix(".parquet"), dict(columns))
-    write_json(path, {**about, "rows": [asdict(row) for row in rows]})
+    write_json(path, {"form": _FORM, **about, "rows": [asdict(row) for row in rows]})
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A record; None where there is none that is whole. Raises UserError for what is no record."""
+    """A record; None where there is none that is whole, or its scores are an earlier version's. Raises UserError for what is no record."""
     if not path.is_file() or not path.with_suffix(".parquet").is_file():
         return None
     try:
@@ -210,7 +211,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         record = None
     if not isinstance(record, dict):
         raise UserError(f"{path}: damaged; delete it to score {path.stem} again")
-    return record
+    return record if record.get("form") == _FORM else None
 
 
 def _finished(path: Path, record: dict[str, Any]) -> Finished:

@@ -4,12 +4,15 @@ Every way gives the logits that the model's own forward would give there, up to 
 before a way is used, and otherwise takes the next slower one. Rows have one length: nothing is padded.
 """
 
+import copy
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from sleep_tune.errors import UserError
 
 # (model, ids_BL, row_S, position_S) -> logits_SV
 LogitsAt = Callable[[Any, Tensor, Tensor, Tensor], Tensor]
@@ -108,8 +111,61 @@ def sees_ahead(model: Any, ids_BL: Tensor) -> bool:
     return ids_BL.shape[1] > 1 and not torch.allclose(one, two, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
+def row_limit(model: Any, longest: int) -> int | None:
+    """Tokens a row may have; None: as many as one likes, at least up to `longest`.
+
+    The size of the model's table of positions, where it has one that is known. Others keep their positions in all sorts of ways: where
+    `longest` comes near what such a model was made for, it is tried whether that goes through, and what does.
+    """
+    limit, declared = most_positions(model), declared_positions(model)
+    tried = longest if limit is None else min(longest, limit)
+    if tried < 1 or (declared is not None and tried < declared - _RESERVED) or takes_row(model, tried):
+        return limit
+    fits, fails = 0, tried
+    while fails - fits > 1:
+        middle = (fits + fails) // 2
+        fits, fails = (middle, fails) if takes_row(model, middle) else (fits, middle)
+    return fits or limit  # nothing fits: this is no way to ask it
+
+
+@torch.no_grad()
+def takes_row(model: Any, tokens: int) -> bool:
+    """Whether a row of so many tokens goes through the base model. Asked of a copy on the CPU: a GPU does not survive a wrong index."""
+    base = model.base_model
+    if next(base.parameters()).device.type != "cpu":
+        base = copy.deepcopy(base).cpu()
+    token = 1 if getattr(model.config, "pad_token_id", None) == 0 else 0
+    try:
+        base(input_ids=torch.full((1, tokens), token))
+    except (IndexError, RuntimeError, ValueError):
+        return False
+    return True
+
+
+def declared_positions(model: Any) -> int | None:
+    """Tokens of a row that the model's configuration says it was made for; None where it says nothing."""
+    config = text_config(model)
+    sizes = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx"))
+    return next((size for size in sizes if isinstance(size, int) and size > 0), None)
+
+
+def text_config(model: Any) -> Any:
+    """The configuration of the part that reads text."""
+    return model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+
+
+def check_vocabulary(model: Any, highest_id: int) -> None:
+    """Raises UserError where the tokenizer gives ids that the model has no embedding for."""
+    try:
+        rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    except NotImplementedError:  # a model of somebody's own, which does not say
+        return
+    if rows is not None and highest_id >= rows:
+        raise UserError(f"tokenizer: gives token {highest_id}, and the model knows {rows} (0 to {rows - 1}): not this model's tokenizer")
+
+
 def most_positions(model: nn.Module) -> int | None:
-    """Tokens a row may have: the size of a learned table of positions less the rows it reserves; None without such a table."""
+    """The size of a learned table of positions less the rows it reserves; None without such a table."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and name.rsplit(".", 1)[-1] in _POSITION_TABLES:
             reserved = getattr(module, "offset", None)
@@ -120,7 +176,8 @@ def most_positions(model: nn.Module) -> int | None:
 
 
 _ONE_AT_A_TIME = threading.Lock()  # a hook is the model's, whichever thread runs it
-_POSITION_TABLES = {"position_embeddings", "wpe", "embed_positions"}
+_POSITION_TABLES = {"position_embeddings", "wpe", "embed_positions", "positions_embed"}
+_RESERVED = 4  # positions of a table that are no token's, at most
 LOGITS_AT: dict[str, LogitsAt] = {
     "RobertaForMaskedLM": roberta_last_layer_at_positions,
     "RobertaPreLayerNormForMaskedLM": roberta_last_layer_at_positions,

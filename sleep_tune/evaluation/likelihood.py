@@ -12,7 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sleep_tune.evaluation.forwards import SIDE_BY_SIDE, LogitsAt, exact_way, most_positions, sees_ahead, whole_forward
+from sleep_tune.evaluation.forwards import (
+    SIDE_BY_SIDE,
+    LogitsAt,
+    check_vocabulary,
+    declared_positions,
+    exact_way,
+    row_limit,
+    sees_ahead,
+    text_config,
+    whole_forward,
+)
 from sleep_tune.evaluation.plan import Array, Bucket, Plan, masked_rows
 from sleep_tune.evaluation.scores import CandidateScores
 from sleep_tune.evaluation.side_by_side import each
@@ -35,9 +45,13 @@ def score_candidates(
 
     `bf16` is approximate: matrix products in bfloat16, log_softmax in fp32 all the same. On a CPU batches run side by side on the
     threads that torch has. The model's mode, random state and thread settings are as before afterwards. `progress(done, all)` counts rows.
+    Raises UserError where the plan has tokens that the model does not know.
     """
+    check_vocabulary(model, plan.highest_id)
     slots = np.full(len(plan.slot_candidate), np.nan, dtype=np.float32)
-    limit, done, ahead = most_positions(model), 0, False
+    done, ahead = 0, False
+    with _evaluating(model):
+        limit = row_limit(model, max((bucket.length for bucket in plan.buckets), default=0))
     fit = [bucket for bucket in plan.buckets if limit is None or bucket.length <= limit]
     with _evaluating(model):
         if fit:
@@ -52,7 +66,9 @@ def score_candidates(
     score = np.bincount(plan.slot_candidate, weights=slots, minlength=plan.n_candidates).astype(np.float32)
     fed = plan.candidate_tokens - (plan.backend == "causal")
     too_long = np.zeros(plan.n_candidates, bool) if limit is None else fed > limit
-    return CandidateScores(score, too_long, limit, ahead)
+    declared = declared_positions(model)
+    beyond = None if declared is None else (fed > declared) & ~too_long
+    return CandidateScores(score, too_long, limit, ahead, plan.unknown, beyond, declared)
 
 
 def _probe(model: Any, plan: Plan, bucket: Bucket, way: LogitsAt | None) -> tuple[LogitsAt, bool]:
@@ -132,7 +148,7 @@ def _batch_sizes(model: Any, bucket: Bucket, budget_bytes: int, way: LogitsAt) -
 
 def _row_bytes(model: Any, bucket: Bucket, way: LogitsAt) -> int:
     """Activations and logits of one row, estimated."""
-    config = _text_config(model)
+    config = text_config(model)
     width = getattr(config, "hidden_size", 768)
     inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * width
     heads = getattr(config, "num_attention_heads", 12)
@@ -143,11 +159,7 @@ def _row_bytes(model: Any, bucket: Bucket, way: LogitsAt) -> int:
 
 
 def _site_bytes(model: Any) -> int:
-    return 4 * 3 * int(getattr(_text_config(model), "vocab_size", 32768))  # logits, log_softmax and a copy
-
-
-def _text_config(model: Any) -> Any:
-    return model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    return 4 * 3 * int(getattr(text_config(model), "vocab_size", 32768))  # logits, log_softmax and a copy
 
 
 @contextlib.contextmanager

@@ -34,10 +34,12 @@ def uncollected() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model directory or `hub:ID`. `revision` names its results; of a hub model, also what is loaded."""
+    """A model directory or `hub:ID`. `revision` names its results; of a hub model, also what is loaded. `trusted`: code that comes with
+    it may run."""
 
     place: str
     revision: str = "main"
+    trusted: bool = False
 
     @property
     def hub(self) -> bool:
@@ -92,11 +94,14 @@ class ModelSource:
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         source, where = self.place.removeprefix(HUB), {"revision": self.revision} if self.hub else {}
+        how: dict[str, Any] = {**where, "trust_remote_code": self.trusted}
         kind = AutoModelForCausalLM if backend == "causal" else AutoModelForMaskedLM
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source, **where)
-            loaded: Any = kind.from_pretrained(source, output_loading_info=True, **where)
+            tokenizer = AutoTokenizer.from_pretrained(source, **how)
+            loaded: Any = kind.from_pretrained(source, output_loading_info=True, **how)
         except Exception as error:  # transformers raises nearly anything for a directory that is not what it says
+            if "trust_remote_code" in str(error):
+                raise UserError(f"model = {self.place}: brings code of its own; --trust-remote-code runs it (read it first)") from None
             raise UserError(f"model = {self.place}: cannot be loaded for backend {backend} ({one_line(error)[:300]})") from None
         model, loading = loaded
         if loading["missing_keys"]:

@@ -17,7 +17,7 @@ from sleep_tune.evaluation.reading import ReadingResult, official_files
 from sleep_tune.evaluation.result_records import PREDICTIONS, Identity, Record, begin_results, claim, read_record
 from sleep_tune.evaluation.rules import RULES
 from sleep_tune.evaluation.scores import TaskResult, task_score
-from sleep_tune.evaluation.tasks import TASKS, Item, Task, TaskItems, uid_key
+from sleep_tune.evaluation.tasks import TASKS, Item, TaskItems, uid_key
 from sleep_tune.files import write_text
 from sleep_tune.streams import stream
 
@@ -94,7 +94,7 @@ def predictions(result: TaskResult) -> dict[str, Any]:
     probability_I = result.probability_I if task.aggregate == "correlation" else None
     table: dict[str, Any] = {}
     for i, item in enumerate(result.items.items):
-        entry: dict[str, Any] = {"id": f"{item.uid}_{item.index}", "pred": prediction_text(task, item, _named(result, i))}
+        entry: dict[str, Any] = {"id": f"{item.uid}_{item.index}", "pred": prediction_text(result.items, item, _named(result, i))}
         if probability_I is not None:
             entry["prob"] = float(probability_I[i])
         table.setdefault(item.uid, {"predictions": []})["predictions"].append(entry)
@@ -115,7 +115,7 @@ def _named(result: TaskResult, i: int) -> int:
     return int(decisions.chosen_I[i])
 
 
-def prediction_text(task: Task, item: Item, candidate: int) -> str:
-    """The text that names a candidate: its completion; its whole sentence where completions are alike, as 2026's EWoK has them."""
-    whole = task.predicts == "sentence" or len(set(item.completions)) == 1
+def prediction_text(items: TaskItems, item: Item, candidate: int) -> str:
+    """The text that names a candidate of one of `items`: its completion, or its whole sentence, as task and edition have it."""
+    whole = RULES[items.rules].edition in TASKS[items.task].sentences_named
     return (item.sentences if whole else item.completions)[candidate]

@@ -59,11 +59,17 @@ class Plan:
     candidate_IC: tuple[Array, ...]  # per task: index of an item's candidates, -1 pads
     mask_id: int  # -1 for causal
     candidate_tokens: Array  # (candidates,) tokens of each candidate's sentence, special tokens included
+    unknown: Array  # (candidates,) bool: the tokenizer has no token for something in its sentence (reading: in the word)
 
     @property
     def n_rows(self) -> int:
         """Forward passes of one row."""
         return sum(len(bucket.row_sequence_R) for bucket in self.buckets)
+
+    @property
+    def highest_id(self) -> int:
+        """The highest token id that a model meets; -1 where there is no row."""
+        return max((int(bucket.ids_CL.max(initial=self.mask_id)) for bucket in self.buckets), default=-1)
 
     @property
     def n_tokens(self) -> int:
@@ -83,6 +89,7 @@ def make_plan(tokenizer: Any, items: Sequence[TaskItems], backend: str = "mlm") 
     candidates: dict[tuple[int, int], int] = {}
     candidate_IC = tuple(_index_candidates(task.items, sentences, candidates) for task in items)
     ids, offsets, ends, lasts = _tokenise(tokenizer, list(sentences), backend == WITHIN_WORD)
+    unknown_before = np.concatenate([[0], np.cumsum((ids == unknown_token(tokenizer)) & (ends > 0))])[offsets]
     pairs = np.array(list(candidates), dtype=np.int64).reshape(-1, 2)
     slot_candidate, slot_position = _scored_positions(pairs, offsets, ends, backend)
     length_of = np.diff(offsets)[pairs[:, 0]] if len(pairs) else np.zeros(0, np.int64)
@@ -93,7 +100,8 @@ def make_plan(tokenizer: Any, items: Sequence[TaskItems], backend: str = "mlm") 
         ids_CL = ids[offsets[sequences][:, None] + np.arange(length)]
         last = lasts[offsets[pairs[slot_candidate[slots], 0]] + slot_position[slots]] if len(lasts) else None
         buckets.append(_bucket(ids_CL, sequence_of_slot, slot_position[slots], slots, backend, mask_id, last))
-    return Plan(backend, tuple(items), tuple(buckets), slot_candidate, len(candidates), candidate_IC, mask_id, length_of)
+    unknown = (np.diff(unknown_before) > 0)[pairs[:, 0]] if len(pairs) else np.zeros(0, bool)
+    return Plan(backend, tuple(items), tuple(buckets), slot_candidate, len(candidates), candidate_IC, mask_id, length_of, unknown)
 
 
 def labelled(backend: str, bf16: bool) -> str:
@@ -122,6 +130,11 @@ def mask_token(tokenizer: Any, backend: str) -> int:
     if tokenizer.mask_token_id is None:
         raise UserError(f"backend = {backend}: the model's tokenizer has no mask token (a left-to-right model? use causal)")
     return int(tokenizer.mask_token_id)
+
+
+def unknown_token(tokenizer: Any) -> int:
+    """The id of what the tokenizer has no token for; -1 where it has no such token."""
+    return -1 if tokenizer.unk_token_id is None else int(tokenizer.unk_token_id)
 
 
 def _index_candidates(items: Sequence[Any], sentences: dict[str, int], candidates: dict[tuple[int, int], int]) -> Array:
@@ -154,18 +167,27 @@ def _tokenise(tokenizer: Any, sentences: Sequence[str], words: bool) -> tuple[Ar
         ids.append(np.fromiter((token for row in batch["input_ids"] for token in row), dtype=np.int32))
         ends.append(np.fromiter((end for row in batch["offset_mapping"] for _, end in row), dtype=np.int32))
         if words:
-            lasts += [_last_of_word(batch.word_ids(i)) for i in range(len(batch["input_ids"]))]
+            texts = sentences[start : start + _TOKENISE]
+            lasts += [_last_of_word(batch.word_ids(i), batch["offset_mapping"][i], text) for i, text in enumerate(texts)]
     empty = [np.zeros(0, np.int32)]
     return np.concatenate(ids or empty), np.cumsum(np.concatenate(lengths)), np.concatenate(ends or empty), np.concatenate(lasts or empty)
 
 
-def _last_of_word(word_L: Sequence[int | None]) -> Array:
-    """For every token the position of the last one of its word (L,); a token of no word is its own."""
+def _last_of_word(word_L: Sequence[int | None], offset_L: Sequence[tuple[int, int]], text: str) -> Array:
+    """For every token the position of the last one of its word (L,); a token of no word is its own.
+
+    A word ends where the tokenizer says so, and before white space: some tokenizers take a whole text for one word.
+    """
     last_L = np.arange(len(word_L), dtype=np.int32)
     for i in range(len(word_L) - 2, -1, -1):
-        if word_L[i] is not None and word_L[i] == word_L[i + 1]:
+        if word_L[i] is not None and word_L[i] == word_L[i + 1] and not _parted(text, offset_L[i][0], offset_L[i + 1][0]):
             last_L[i] = last_L[i + 1]
     return last_L
+
+
+def _parted(text: str, before: int, start: int) -> bool:
+    """Whether white space parts a token that starts at `start` from the one that starts at `before`, unless that is nothing else."""
+    return not text[before:start].isspace() and any(map(str.isspace, text[max(0, start - 1) : start + 1]))
 
 
 def _scored_positions(pairs: Array, offsets: Array, ends: Array, backend: str) -> tuple[Array, Array]:

@@ -66,6 +66,6 @@ def _gold(items: TaskItems) -> Gold:
         return Gold({}, frozenset(lonely))
     candidates: dict[str, list[frozenset[str]]] = {}
     for item in items.items:
-        texts = frozenset(prediction_text(task, item, candidate).strip() for candidate in range(len(item.sentences)))
+        texts = frozenset(prediction_text(items, item, candidate).strip() for candidate in range(len(item.sentences)))
         candidates.setdefault(item.uid.lower(), []).append(texts)
     return Gold(candidates)

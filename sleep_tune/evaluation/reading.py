@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from sleep_tune.errors import UserError
-from sleep_tune.evaluation.plan import Array, Bucket, Plan, mask_token
+from sleep_tune.evaluation.plan import Array, Bucket, Plan, mask_token, unknown_token
 from sleep_tune.evaluation.regression import Fit, design, jackknife_stderr, least_squares, partial_r2, partial_r2_without
 from sleep_tune.evaluation.rules import RULES
-from sleep_tune.evaluation.scores import CandidateScores, ScoreRow
+from sleep_tune.evaluation.scores import CandidateScores, ScoreRow, Texts
 from sleep_tune.evaluation.tasks import BRAIN_POTENTIALS, MISSING_VALUES, READING_TIMES, TaskItems
 
+_WHOLE = {"return_attention_mask": False, "return_token_type_ids": False, "truncation": False, "padding": False, "verbose": False}
 _MASKS = 3  # behind a context: room for the words to come, of which only the first is read
 EYE_TRACKING, SELF_PACED = READING_TIMES[:4], READING_TIMES[4]
 _BASE = ("Subtlex_log10", "length", "context_length")
@@ -47,14 +48,16 @@ def reading_plan(tokenizer: Any, items: TaskItems, backend: str) -> Plan:
     ]
     suffix = "" if backend == "causal" else _MASKS * str(tokenizer.mask_token)
     # honest: a left-to-right model reads a context that the tokenizer has not closed
-    closed = set(tokenizer.all_special_ids) if backend == "causal" and items.rules == "honest" else set()
-    rows = [_open(ids, closed) for ids in _encode(tokenizer, [text + suffix for text in texts])]
+    opened = backend == "causal" and items.rules == "honest"
+    rows = _encode_open(tokenizer, list(texts)) if opened else _encode(tokenizer, [text + suffix for text in texts])
     slot_pair, slot_row, slot_target = np.array(slots, dtype=np.int64).reshape(-1, 3).T
     buckets, fed_R = _buckets(rows, slot_row, slot_target, [_position(ids, mask_id, backend) for ids in rows])
     tokens_P = np.zeros(len(pairs), dtype=np.int64)
     known = slot_row >= 0
     np.maximum.at(tokens_P, slot_pair[known], fed_R[slot_row[known]] + (backend == "causal"))
-    return Plan(backend, (items,), buckets, slot_pair.astype(np.int32), len(pairs), (candidate_IC,), mask_id, tokens_P)
+    unknown_P = np.zeros(len(pairs), dtype=bool)
+    unknown_P[slot_pair[slot_target == unknown_token(tokenizer)]] = True
+    return Plan(backend, (items,), buckets, slot_pair.astype(np.int32), len(pairs), (candidate_IC,), mask_id, tokens_P, unknown_P)
 
 
 def _steps(tokenizer: Any, pairs: list[tuple[str, str]]) -> list[list[tuple[str, int]]]:
@@ -79,17 +82,21 @@ def _steps(tokenizer: Any, pairs: list[tuple[str, str]]) -> list[list[tuple[str,
 def _encode(tokenizer: Any, texts: list[str], special: bool = True) -> list[list[int]]:
     if not texts:
         return []
-    options = {"return_attention_mask": False, "return_token_type_ids": False, "truncation": False, "padding": False, "verbose": False}
-    ids: list[list[int]] = tokenizer(texts, add_special_tokens=special, **options)["input_ids"]
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=special, **_WHOLE)["input_ids"]
     return ids
 
 
-def _open(ids: list[int], closing: set[int]) -> list[int]:
-    """The ids without those of `closing` at their end; the first stays."""
-    end = len(ids)
-    while end > 1 and ids[end - 1] in closing:
-        end -= 1
-    return ids[:end]
+def _encode_open(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """The ids without what the tokenizer appends; a first token stays."""
+    if not texts:
+        return []
+    encoded, rows = tokenizer(texts, return_special_tokens_mask=True, **_WHOLE), []
+    for ids, added in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True):
+        end = len(ids)
+        while end > 1 and added[end - 1]:
+            end -= 1
+        rows.append(ids[:end])
+    return rows
 
 
 def _position(ids: list[int], mask_id: int, backend: str) -> int:
@@ -139,6 +146,7 @@ class ReadingResult:
     too_long_I: Array
     positions: int | None
     sees_ahead: bool
+    texts: Texts | None = None
 
     @property
     def log_probability_I(self) -> Array:
@@ -190,7 +198,7 @@ class ReadingResult:
             )
         if self.sees_ahead:
             notes.append(f"{task}: scored from left to right by a model that sees the tokens it is to predict: no probabilities")
-        return notes
+        return notes + (self.texts.notes(self.items) if self.texts else [])
 
     def fits(self, measure: str, names: tuple[str, ...]) -> tuple[Fit | None, Fit | None]:
         """Regressions of `measure` on `names` and their products, and on these and the surprisal."""
@@ -228,7 +236,8 @@ def reading_result(items: TaskItems, backend: str, scored: CandidateScores, cand
     surprisal_IC[np.isinf(surprisal_IC)] = np.nan  # a probability of 0: the pipelines end in a crash
     owed_I = np.asarray((np.isnan(surprisal_IC) & there_IC).any(1))
     too_long_I = np.asarray((scored.too_long[candidate_IC] & there_IC).any(1))
-    return ReadingResult(items, backend, surprisal_IC[:, 0], surprisal_IC[:, 1], owed_I, too_long_I, scored.positions, scored.sees_ahead)
+    surprisals, texts = (surprisal_IC[:, 0], surprisal_IC[:, 1]), scored.texts(candidate_IC, there_IC)
+    return ReadingResult(items, backend, *surprisals, owed_I, too_long_I, scored.positions, scored.sees_ahead, texts)
 
 
 def _read_before(items: TaskItems) -> Array:

@@ -42,8 +42,10 @@ def item_columns(result: TaskResult | ReadingResult | AgeResult) -> dict[str, li
         "text": np.array([text_key(item) for item in items], dtype=np.int64),
         "label": np.array([int(item.numbers.get("label", -1)) for item in items], dtype=np.int64),
     }
+    no_I = np.zeros(len(items), bool)
+    odd = {"unknown": result.texts.unknown_I if result.texts else no_I, "beyond": result.texts.beyond_I if result.texts else no_I}
     if not isinstance(result, TaskResult):
-        nothing_I, no_I = np.full(len(items), np.nan), np.zeros(len(items), bool)
+        nothing_I = np.full(len(items), np.nan)
         return names | {
             "margin": nothing_I.astype(np.float32),
             "score": result.log_probability_I.astype(np.float32),
@@ -52,6 +54,7 @@ def item_columns(result: TaskResult | ReadingResult | AgeResult) -> dict[str, li
             "tie": no_I,
             "nan": result.nan_I,
             "too_long": result.too_long_I,
+            **odd,
         }
     decisions = result.decisions
     return names | {
@@ -62,6 +65,7 @@ def item_columns(result: TaskResult | ReadingResult | AgeResult) -> dict[str, li
         "tie": decisions.tie_I,
         "nan": decisions.nan_I,
         "too_long": result.too_long_I,
+        **odd,
     }
 
 

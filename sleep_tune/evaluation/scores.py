@@ -36,6 +36,38 @@ class CandidateScores:
     too_long: Array  # (candidates,) bool
     positions: int | None  # tokens of the longest row the model can take; None: no limit
     sees_ahead: bool = False  # scored from left to right, but what a token is given depends on what comes behind it
+    unknown: Array | None = None  # (candidates,) bool: the tokenizer has no token for something in it; None: no candidate
+    beyond: Array | None = None  # (candidates,) bool: longer than what the model says it was made for; None: no candidate
+    declared: int | None = None  # tokens of a row that the model says it was made for
+
+    def texts(self, candidate_IC: Array, valid_IC: Array) -> "Texts":
+        """What is odd about the texts of items, given their candidates (I, C) and which of these there are."""
+
+        def of_items(flag_C: Array | None) -> Array:
+            return np.zeros(len(candidate_IC), bool) if flag_C is None else np.asarray((flag_C[candidate_IC] & valid_IC).any(1))
+
+        return Texts(of_items(self.unknown), of_items(self.beyond), self.declared)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What is odd about the texts of I items."""
+
+    unknown_I: Array  # the tokenizer has no token for something in it
+    beyond_I: Array  # longer than `declared`, and scored all the same
+    declared: int | None
+
+    def notes(self, items: TaskItems) -> list[str]:
+        """What the reader of the scores has to know, a line each."""
+        where = {
+            "hold what the tokenizer has no token for": self.unknown_I,
+            f"are longer than the {self.declared} positions that the model says it was made for": self.beyond_I,
+        }
+        return [
+            f"{items.task}: {flag_I.sum():,} of {len(flag_I):,} items {what} (first: {first.uid}_{first.index})"
+            for what, flag_I in where.items()
+            for first in [items.items[i] for i in np.flatnonzero(flag_I)[:1]]
+        ]
 
 
 @dataclass(frozen=True)
@@ -50,6 +82,7 @@ class TaskResult:
     decisions: Decisions
     positions: int | None
     sees_ahead: bool
+    texts: Texts | None = None
 
     @property
     def margin_I(self) -> Array:
@@ -87,7 +120,7 @@ class TaskResult:
             )
         if self.sees_ahead:
             notes.append(f"{self.items.task}: scored from left to right by a model that sees the tokens it is to predict: no probabilities")
-        return notes
+        return notes + (self.texts.notes(self.items) if self.texts else [])
 
     def _row(self, uid: str, chosen: Array) -> ScoreRow:
         counts = (int(self.decisions.tie_I[chosen].sum()), int(self.decisions.nan_I[chosen].sum()), self.items.rules, self.backend)
@@ -110,7 +143,8 @@ def result_of(items: TaskItems, backend: str, scored: CandidateScores, candidate
         return stream(items.seed, "ties", uid_key(items.task, item.uid), item.index)
 
     decisions = decide(scores_IC, valid_IC, items.rules, draw)
-    return TaskResult(items, backend, scores_IC, valid_IC, too_long_I, decisions, scored.positions, scored.sees_ahead)
+    texts = scored.texts(candidate_IC, valid_IC)
+    return TaskResult(items, backend, scores_IC, valid_IC, too_long_I, decisions, scored.positions, scored.sees_ahead, texts)
 
 
 def task_score(rows: Iterable[ScoreRow]) -> float:

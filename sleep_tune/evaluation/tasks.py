@@ -16,6 +16,7 @@ from sleep_tune.streams import stream
 
 Raw = Mapping[str, Any]  # one parsed line of a data file
 Edition = Literal["2025", "2026"]  # which pipeline's candidates
+_EDITIONS: tuple[Edition, ...] = ("2025", "2026")
 
 
 class BadItem(ValueError):
@@ -61,7 +62,7 @@ class Task:
     table: tuple[str, ...] = ()  # the files' names where they are not jsonl, all of them needed
     official: str = ""  # the official pipeline's name of the task where it differs
     aggregate: Literal["mean", "splits", "correlation", "reading", "ages"] = "mean"
-    predicts: Literal["completion", "sentence"] = "completion"  # what predictions.json stores
+    sentences_named: tuple[Edition, ...] = ()  # editions whose predictions.json stores whole sentences, not completions
 
     @property
     def official_name(self) -> str:
@@ -250,7 +251,7 @@ TASKS: dict[str, Task] = {
             "supplement_fast",
             official="blimp",
         ),
-        Task("ewok", "world knowledge, 11 domains", _ewok, "ewok_filtered", "ewok_fast"),
+        Task("ewok", "world knowledge, 11 domains", _ewok, "ewok_filtered", "ewok_fast", sentences_named=("2026",)),
         Task(
             "entity_tracking",
             "which box holds what after 0 to 5 operations, 5 options",
@@ -277,7 +278,7 @@ TASKS: dict[str, Task] = {
             "wug_past_tense",
             aggregate="correlation",
         ),
-        Task("comps", "properties of concepts and their inheritance", _comps, "comps", None, files=_COMPS, predicts="sentence"),
+        Task("comps", "properties of concepts and their inheritance", _comps, "comps", None, files=_COMPS, sentences_named=_EDITIONS),
         Task(
             "reading",
             "eye movements and self-paced reading times explained by surprisal",

@@ -6,7 +6,7 @@ Checkpoints answer the fast set.
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +50,14 @@ def settle_series(options: argparse.Namespace, names: Names) -> dict[str, Target
         raise UserError(f"--checkpoints = {options.checkpoints}: zero-shot tasks are scored at checkpoints, and none is named")
     from sleep_tune.evaluation.checkpoint_series import find_checkpoints
 
-    source = ModelSource(options.model, options.revision)
+    source = ModelSource(options.model, options.revision, options.trust_remote_code)
     found = find_checkpoints(options.checkpoints, source.hub, MIN_CHECKPOINTS if _AGES in names.named else 1)
     if _AGES in names.zero_shot and len(found) < MIN_CHECKPOINTS:
         count = f"{len(found)} checkpoint{'s' * (len(found) != 1)}"
         _leave_out(names, f"{_AGES}: not defined for {count}: an age needs a series of at least {MIN_CHECKPOINTS}")
     series = {}
     for place, checkpoint in found.items():
-        model = ModelSource(options.model if source.hub else place, checkpoint.name)
+        model = replace(source, place=source.place if source.hub else place, revision=checkpoint.name)
         model.config()
         series[place] = Target(checkpoint.name, model.digest, checkpoint.words_seen)
         if checkpoint.name == options.revision and model.digest != source.digest:
@@ -153,8 +153,8 @@ def _score_checkpoints(asked: Asked, records: Records, show: Show) -> list[str]:
     from sleep_tune.evaluation.checkpoint_series import join_ages, score_series
 
     def load(place: str) -> tuple[Any, Any]:
-        source = ModelSource(records.source.place if records.source.hub else place, asked.series[place].revision)
-        return source.load(records.backend)
+        own = records.source
+        return replace(own, place=own.place if own.hub else place, revision=asked.series[place].revision).load(records.backend)
 
     parts = [*asked.fast, *([asked.ages] if asked.ages else [])]
     if not parts:

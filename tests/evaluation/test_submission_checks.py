@@ -22,7 +22,7 @@ from sleep_tune.evaluation.prediction_checks import wrong_predictions, wrong_sco
 from sleep_tune.evaluation.result_records import Identity, Record, begin_results
 from sleep_tune.evaluation.scores import CandidateScores, TaskResult, result_of
 from sleep_tune.evaluation.submission import main
-from sleep_tune.evaluation.tasks import TASKS, Item, TaskItems
+from sleep_tune.evaluation.tasks import Item, TaskItems
 
 SMALL = TRACKS["strict-small"]
 FILES = {edition: {file.task: file for file in EDITIONS[edition].files} for edition in EDITIONS}
@@ -64,7 +64,7 @@ def answer(data: Path, task: str, fast: bool, rules: str) -> dict[str, Any]:
     [items] = load_items(data, [task], fast, rules=rules)
     table: dict[str, Any] = {}
     for item in items.items:
-        found = {"id": f"{item.uid}_{item.index}", "pred": prediction_text(TASKS[task], item, 0)}
+        found = {"id": f"{item.uid}_{item.index}", "pred": prediction_text(items, item, 0)}
         table.setdefault(item.uid, {"predictions": []})["predictions"].append(found)
     return table
 
@@ -437,7 +437,7 @@ def test_real_scores_carry_their_rules(shared_data: Path) -> None:
     for edition in ("2025", "2026"):
         [items] = load_items(shared_data / "official_reference/inputs/ewok_synthetic", ["ewok"], False, rules=edition)
         file = FILES[edition]["ewok"]
-        texts = [prediction_text(TASKS["ewok"], item, candidate) for item in items.items for candidate in (0, 1)]
+        texts = [prediction_text(items, item, candidate) for item in items.items for candidate in (0, 1)]
         assert all(text.startswith(" ") == (file.starts == "space") for text in texts)
 
 
