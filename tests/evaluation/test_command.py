@@ -353,6 +353,38 @@ def test_a_model_that_can_be_none_is_one_line(name: str, command: list[str]) -> 
         main([name, *command[1:], "wug_adj"])
 
 
+OWN_CODE = {
+    "modeling_own.py": """
+from transformers import RobertaForMaskedLM
+
+from .configuration_own import OwnConfig
+
+
+class Own(RobertaForMaskedLM):
+    config_class = OwnConfig
+""",
+    "configuration_own.py": """
+from transformers import RobertaConfig
+
+
+class OwnConfig(RobertaConfig):
+    model_type = "own"
+""",
+}
+
+
+def test_code_that_a_model_brings_runs_only_where_it_is_trusted(command: list[str], model: Path, tmp_path: Path) -> None:
+    for name, text in OWN_CODE.items():
+        (model / name).write_text(text)
+    own = {"AutoConfig": "configuration_own.OwnConfig", "AutoModelForMaskedLM": "modeling_own.Own"}
+    config = json.loads((model / "config.json").read_text()) | {"architectures": ["Own"], "auto_map": own, "model_type": "own"}
+    (model / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=f"model = {model}: brings code of its own; --trust-remote-code runs it"):
+        main([*command, "blimp"])
+    assert main([*command, "blimp", "--trust-remote-code"]) == 0
+    assert {row["task"] for row in table(tmp_path / "out")} == {"blimp"}
+
+
 def test_a_damaged_record_is_named(command: list[str], tmp_path: Path) -> None:
     assert main([*command, "wug_adj"]) == 0
     [record] = (tmp_path / "out").glob("tasks/**/wug_adj.json")

@@ -8,10 +8,12 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from sleep_tune.errors import UserError
 from sleep_tune.evaluation.evaluate import score_plan
 from sleep_tune.evaluation.forwards import exact_way, head_at_positions, most_positions, roberta_last_layer_at_positions, whole_forward
 from sleep_tune.evaluation.likelihood import score_candidates
 from sleep_tune.evaluation.plan import make_plan
+from sleep_tune.evaluation.result_files import item_columns
 from sleep_tune.evaluation.tasks import Item, TaskItems
 
 MASKED = ("RobertaForMaskedLM", "RobertaPreLayerNormForMaskedLM", "BertForMaskedLM")
@@ -165,6 +167,72 @@ def test_the_longest_row_that_fits_is_scored(kind: str, backend: str) -> None:
     model = random_model(kind, len(tokenizer), positions=length - (backend == "causal"))
     [result] = score_plan(model, make_plan(tokenizer, [items_of([(text, "cat")])], backend))
     assert not result.decisions.nan_I[0]
+
+
+SMALL = {"n_embd": 16, "n_layer": 1, "n_head": 2}
+ODD_POSITIONS: dict[str, dict[str, Any]] = {  # where they keep their positions: a table by another name, buffers, one with reserved rows
+    "OpenAIGPTLMHeadModel": SMALL | {"n_positions": 24},
+    "GPTJForCausalLM": SMALL | {"n_positions": 24, "rotary_dim": 4},
+    "CTRLLMHeadModel": SMALL | {"n_positions": 24, "dff": 24},
+    "MptForCausalLM": {"d_model": 16, "n_layers": 1, "n_heads": 2, "max_seq_len": 24},
+    "IBertForMaskedLM": {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 24,
+        "max_position_embeddings": 26,
+        "pad_token_id": 1,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", ODD_POSITIONS)
+def test_a_row_that_a_model_does_not_take_is_too_long_wherever_it_keeps_its_positions(kind: str) -> None:
+    tokenizer = byte_tokenizer(wrap=False)
+    model_class = getattr(transformers, kind)
+    model = model_class(model_class.config_class(vocab_size=len(tokenizer), **ODD_POSITIONS[kind])).eval()
+    texts = ["é" * k for k in range(8, 16)]  # two tokens each
+    backend = "mlm" if kind.endswith("MaskedLM") else "causal"
+    [result] = score_plan(model, make_plan(tokenizer, [items_of([(text, text) for text in texts])], backend))
+    rows = [len(tokenizer(text)["input_ids"]) - (backend == "causal") for text in texts]
+    assert result.too_long_I.tolist() == [row > 24 for row in rows]
+    assert result.decisions.nan_I.tolist() == result.too_long_I.tolist()
+    assert f"{result.too_long_I.sum()} of 8 items are longer than the model's 24 positions" in result.notes()[0]
+
+
+def test_a_text_beyond_what_a_model_was_made_for_is_scored_and_named() -> None:
+    tokenizer = byte_tokenizer(wrap=False)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24, "max_position_embeddings": 24}
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=len(tokenizer), **sizes))
+    [result] = score_plan(model, make_plan(tokenizer, [items_of([("the cat", "the dog"), ("é" * 20, "é" * 21)])], "causal"))
+    assert not result.decisions.nan_I.any()
+    assert result.notes() == ["pairs: 1 of 2 items are longer than the 24 positions that the model says it was made for (first: u_1)"]
+
+
+@pytest.mark.parametrize("missing", [1, 60])
+def test_a_tokenizer_of_another_model_is_refused_before_anything_is_scored(missing: int) -> None:
+    """The mask, or whatever has the highest id, is not among the embeddings."""
+    tokenizer = byte_tokenizer()
+    model = random_model("RobertaForMaskedLM", len(tokenizer) - missing)
+    last = tokenizer.convert_ids_to_tokens(len(tokenizer) - 1)
+    text = tokenizer.convert_tokens_to_string([last]).strip()
+    done: list[int] = []
+    with pytest.raises(UserError, match=f"gives token {len(tokenizer) - 1}, and the model knows {len(tokenizer) - missing}"):
+        score_plan(model, make_plan(tokenizer, [items_of([("a", "b"), (f"x {text}", f"y {text}")])]), lambda n, _: done.append(n))
+    assert not done
+
+
+def test_items_with_what_the_tokenizer_has_no_token_for_are_named() -> None:
+    words = {word: i for i, word in enumerate([*SPECIAL, "the", "cat", "sees"])}
+    plain = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>"}
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=plain, **names)
+    pairs = [("the cat sees", "cat the sees"), ("the wug sees", "the dax sees"), ("sees the", "sees blick")]
+    [result] = score_plan(random_model("BertForMaskedLM", len(words)), make_plan(tokenizer, [items_of(pairs)]))
+    assert result.notes() == ["pairs: 2 of 3 items hold what the tokenizer has no token for (first: u_1)"]
+    assert np.asarray(item_columns(result)["unknown"]).tolist() == [False, True, True]
+    assert result.decisions.tie_I.tolist() == [False, True, False]
 
 
 def test_memory_is_bounded_for_an_item_of_3000_tokens(tokenizer: Any) -> None:

@@ -167,6 +167,25 @@ def test_a_row_is_computed_once_however_often_its_context_occurs(backend: str, c
         assert len(np.unique(rows, axis=0)) == len(rows)
 
 
+def test_a_context_keeps_words_that_the_tokenizer_does_not_know(tmp_path: Path) -> None:
+    """Honest rules take off what the tokenizer appends, not what the text ends in."""
+    words = {word: i for i, word in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", "the", "dogs", "dog"])}
+    plain = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    plain.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=plain, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    items, model = read(table(tmp_path)), _model("GPT2LMHeadModel").eval()
+    result = score(model, tokenizer, items, "causal")
+    expected = []
+    for item in items.items:
+        ids = tokenizer(item.sentences[0])["input_ids"][:-1]
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([ids])).logits[0, -1].double()
+        expected.append(-float(torch.log_softmax(logits, -1)[tokenizer(item.completions[0], add_special_tokens=False)["input_ids"][0]]))
+    np.testing.assert_allclose(result.surprisal_N, expected, atol=1e-3)
+    assert any("hold what the tokenizer has no token for" in note for note in result.notes())
+
+
 def test_reading_scored_beside_another_task_is_the_same(closing: Any, tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text('{"sentence_good": "A dog can bark.", "sentence_bad": "A tile can bark.", "UID": "u"}\n')
     [pairs] = load_items(tmp_path / "pairs.jsonl", ["pairs"], fast=False)

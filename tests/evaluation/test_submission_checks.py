@@ -432,6 +432,12 @@ def test_old_predictions_go_before_the_record_of_new_ones_comes(tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["made_from.json"]
 
 
+def test_a_file_of_equal_targets_names_targets_all_the_same() -> None:
+    item = Item("domain", 0, ("a. c.", "b. c."), (" c.", " c."), {"UID": "domain"})
+    named = {rules: prediction_text(TaskItems("ewok", "ewok_filtered", rules, 0, (item,)), item, 1) for rules in ("honest", "2025", "2026")}
+    assert named == {"honest": " c.", "2025": " c.", "2026": "b. c."}
+
+
 def test_real_scores_carry_their_rules(shared_data: Path) -> None:
     """2026's EWoK names whole sentences, 2025's targets: what `starts` tells apart."""
     for edition in ("2025", "2026"):

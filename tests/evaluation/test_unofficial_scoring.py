@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tokenizers import Tokenizer, models, normalizers
+from transformers import PreTrainedTokenizerFast
 
 from sleep_tune.errors import UserError
 from sleep_tune.evaluation.__main__ import main
@@ -60,6 +62,23 @@ def test_the_rest_of_a_word_is_masked_with_each_of_its_tokens(starts: int, model
     assert result.backend == WITHIN_WORD
     [official] = score_plan(model, make_plan(tokenizer, [items_of(TEXTS, starts)], "mlm"))
     assert (np.abs(official.scores_IC - result.scores_IC) > 0.05).all()
+
+
+def test_white_space_ends_a_word_where_the_tokenizer_takes_a_text_for_one() -> None:
+    """As tokenizers of the Llama family do, which have no rule of their own for words."""
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *"▁abcdet", "▁c", "at", "▁be", "te"]
+    merges = [("▁", "c"), ("a", "t"), ("▁", "b"), ("▁b", "e"), ("t", "e")]
+    plain = Tokenizer(models.BPE({piece: i for i, piece in enumerate([*pieces, "▁b"])}, merges, unk_token="<unk>"))
+    plain.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    names = {"unk_token": "<unk>", "mask_token": "<mask>", "pad_token": "<pad>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, **names)
+    text = "cat bete"
+    assert tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"]) == ["▁c", "at", "▁be", "te"]
+    assert len(set(tokenizer(text).word_ids())) == 1
+    plan = make_plan(tokenizer, [items_of([(text, text)])], WITHIN_WORD)
+    rows = {tuple(tokenizer.convert_ids_to_tokens(row)) for bucket in plan.buckets for row in masked_rows(bucket, 0, 9, plan.mask_id)}
+    first, second = ("▁c", "at"), ("▁be", "te")
+    assert rows == {("<mask>", "<mask>", *second), ("▁c", "<mask>", *second), (*first, "<mask>", "<mask>"), (*first, "▁be", "<mask>")}
 
 
 def test_rows_masked_alike_become_one_and_no_others(model_and_tokenizer: tuple[Any, Any]) -> None:
