@@ -119,6 +119,8 @@ def row_limit(model: Any, longest: int) -> int | None:
     """
     limit, declared = most_positions(model), declared_positions(model)
     tried = longest if limit is None else min(longest, limit)
+    if limit is not None and next(model.parameters()).device.type != "cpu":
+        return limit  # not worth a copy of the model, time and again
     if tried < 1 or (declared is not None and tried < declared - _RESERVED) or takes_row(model, tried):
         return limit
     fits, fails = 0, tried
