@@ -56,6 +56,7 @@ def study(request: "Request") -> int:
     """Check everything, show the plan, and run it unless only the plan was asked for. Returns the exit code."""
     from sleep_tune.machine import machine
     from sleep_tune.study.calibration import calibrate
+    from sleep_tune.study.live_scores import live_scores
     from sleep_tune.study.material import fits, found, prepared, read_items
     from sleep_tune.study.plan import plan
     from sleep_tune.study.preflight import settle
@@ -71,12 +72,14 @@ def study(request: "Request") -> int:
             print(line, flush=True)
     if request.dry_run:
         corpus = found(ready.study)
-        print(plan(ready, corpus, machine(), fits(ready.study, corpus) if corpus else []))
+        scored, warned = live_scores(ready.study, corpus) if corpus else ([], [])
+        print(plan(ready, corpus, machine(), [*warned, *(fits(ready.study, corpus) if corpus else [])], scored))
         return 0
     for line in read_items(ready.study):
         print(line, flush=True)
     corpus = prepared(ready.study, say=lambda line: print(line, flush=True))
-    print(plan(ready, corpus, machine(), fits(ready.study, corpus)), flush=True)
+    scored, warned = live_scores(ready.study, corpus)
+    print(plan(ready, corpus, machine(), [*warned, *fits(ready.study, corpus)], scored), flush=True)
     from trainables.tuner import run_study
 
     return int(run_study(ready.study, corpus, ready.directory, ready.options))

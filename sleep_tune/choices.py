@@ -105,9 +105,10 @@ def _known_tasks(value: object) -> object:
         if name in (*(task.name for task in TASKS.values() if not task.one_model), *GLUE, GROUP):
             command = "python -m sleep_tune.evaluation"
             raise PydanticCustomError("choice", "{task} is scored by {command}, not by a study", {"task": name, "command": command})
+    scored = [task.name for task in TASKS.values() if task.one_model]
     for name in value if isinstance(value, tuple | list) else ():
-        if not isinstance(name, str) or name not in TASKS:
-            raise PydanticCustomError("choice", "unknown task {task}{names}", {"task": str(name), "names": nearest(str(name), TASKS)})
+        if name not in scored:
+            raise PydanticCustomError("choice", "unknown task {task}{names}", {"task": str(name), "names": nearest(str(name), scored)})
     return value
 
 

@@ -102,6 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.out = check_out(options.out, options.resume)
     from sleep_tune.disk import full_disk_named
     from sleep_tune.machine import machine
+    from sleep_tune.study.live_scores import live_scores
     from sleep_tune.study.material import fits, prepared, settle_evaluation
     from sleep_tune.study.preflight import places, settle_precision
 
@@ -110,7 +111,10 @@ def main(arguments: list[str] | None = None) -> int:
     study = settle_precision(study, machine())
     check_same(options.out, study.first)
     corpus = prepared(study, say=lambda line: print(line, flush=True))
-    for line in [*notes, *fits(study, corpus)]:
+    scored, warned = live_scores(study, corpus)
+    for line in scored:
+        print(f"scores at milestones: {line}", flush=True)
+    for line in [*notes, *warned, *fits(study, corpus)]:
         print(f"note: {line}", flush=True)
     check_match(study.first, corpus, options.out)
     import torch

@@ -23,7 +23,8 @@ from sleep_tune.sleep.criteria import CRITERIA
 from sleep_tune.sleep.strategies import STRATEGIES
 from sleep_tune.study.catalogue import shipped
 from sleep_tune.study.ledger import Ledger
-from sleep_tune.study.material import read_items, recipe, settle_evaluation
+from sleep_tune.study.live_scores import live_scores
+from sleep_tune.study.material import prepared, read_items, recipe, settle_evaluation
 from sleep_tune.study.request import Request, ask, run_options
 from sleep_tune.study.spaces import save_study
 from sleep_tune.training.registry import MODELS
@@ -337,9 +338,22 @@ def test_tasks_that_a_profile_asks_for_in_vain_are_left_out_aloud(tmp_path: Path
     (tmp_path / "text").mkdir()
     (tmp_path / "text/childes.train").write_text("some words here\n" * 50)
     assert launch.run(smoke("--data text --dry-run")) == 0
-    assert "warning      left out: pairs: the pairs belong to the embedded corpus (no --data)\n" in capsys.readouterr().out
+    assert "warning      left out: pairs: the pairs belong to the embedded corpus, which --data replaces\n" in capsys.readouterr().out
     assert launch.run(smoke("--data text --profile pilot --dry-run")) == 0
     assert f"left out: blimp, supplement: no evaluation data (nothing at {tmp_path}/evaluation_data" in capsys.readouterr().out
+
+
+def test_evaluation_data_that_nothing_asks_for_are_pointed_out(tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    evaluation_data(tmp_path / "evaluation_data", ITEM)
+
+    def notes(*more: str) -> list[str]:
+        return settle_evaluation(ask(launch_request(*smoke("--data text"), *more))[0])[1]
+
+    how = "--set 'evaluation.final.tasks=[blimp]' scores it at the end, evaluation.milestones.tasks on the way"
+    assert notes()[1:] == [f"no official task is scored: {tmp_path}/evaluation_data has blimp; {how}"]
+    assert notes("--set", "evaluation.final.tasks=[]") == []
+    assert notes("--set", "evaluation.final.tasks=[blimp]") == []
 
 
 def evaluation_data(directory: Path, *lines: str) -> Path:
@@ -366,6 +380,26 @@ def test_what_is_scored_is_read_before_the_start(tmp_path: Path) -> None:
     evaluation_data(tmp_path / "there", ITEM, ITEM)
     study, _ = settle_evaluation(ask(launch_request(*smoke(WITH_BLIMP)))[0])
     assert list(read_items(study)) == ["evaluation data: blimp: 2 items of 1 UID"]
+
+
+def told_of_milestones(*more: str, tasks: str = "blimp") -> tuple[list[str], list[str]]:
+    asked = f"--evaluation-data there --set evaluation.milestones.tasks=[{tasks}] --budget 20000"
+    study, _ = settle_evaluation(ask(launch_request(*smoke(asked), *more))[0])
+    return live_scores(study, prepared(study, say=lambda line: None))
+
+
+def test_the_plan_tells_at_which_milestones_tasks_are_scored_and_warns_where_at_none(tmp_path: Path) -> None:
+    evaluation_data(tmp_path / "there", *[ITEM.replace("a b", "a b " * size) for size in (40, 30, 35)])
+    everywhere = ["blimp 3 items, at 15 of 15 milestones, from 400 words on"]
+    assert told_of_milestones("--set", "evaluation.share=null") == (everywhere, [])
+    told, [line] = told_of_milestones("--set", "evaluation.share=0.01")
+    one = "blimp 1 item (1 of every UID)"
+    assert not told
+    assert line.startswith(f"scored at no milestone: {one}: they cost more than evaluation.share = 0.01 of the training; ")
+    [enough] = re.findall(r"evaluation\.share=([\d.]+)", line)
+    assert told_of_milestones("--set", f"evaluation.share={enough}")[0][0].startswith(f"{one}, at 1 of 15 milestones")
+    assert told_of_milestones("--set", f"evaluation.share={float(enough) - 0.01:g}")[1]
+    assert told_of_milestones(tasks="") == ([], [])
 
 
 def test_a_task_without_a_fast_set_is_scored_where_its_full_set_is(tmp_path: Path) -> None:

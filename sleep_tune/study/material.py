@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,21 @@ def settle_evaluation(study: Study) -> tuple[Study, list[str]]:
         fields[f"evaluation.{part}.tasks"] = [task for task in wanted if task in there]
         dropped |= dict.fromkeys(missing)
     lines = [f"left out: {', '.join(dropped)}: {_why(config, data, list(dropped))}"] if dropped else []
-    return study.with_set(fields), lines
+    settled = study.with_set(fields)
+    if not any(_named(study.spec, part) for part in ("milestones", "final")):
+        lines += _unasked(settled.first, there)
+    return settled, lines
+
+
+def _unasked(config: Config, there: Collection[str]) -> list[str]:
+    """How to be scored on the official data, where it is there and no task of it is asked for."""
+    evaluation = config.evaluation
+    official = [task.name for task in TASKS.values() if task.one_model and task.name in there and task.name != "pairs"]
+    asked = {*evaluation.milestones.tasks, *evaluation.final.tasks} - {"pairs"}
+    if not official or asked:
+        return []
+    how = f"--set 'evaluation.final.tasks=[{official[0]}]' scores it at the end, evaluation.milestones.tasks on the way"
+    return [f"no official task is scored: {evaluation.data} has {', '.join(official)}; {how}"]
 
 
 def evaluation_data(config: Config) -> Path | None:
@@ -80,7 +94,7 @@ def _named(spec: StudySpec, part: str) -> bool:
 def _why(config: Config, data: Path | None, missing: list[str]) -> str:
     official = [task for task in missing if task != "pairs"]
     if not official:
-        return "the pairs belong to the embedded corpus (no --data)"
+        return "the pairs belong to the embedded corpus, which --data replaces"
     if data is None:
         looked = Path(config.data.source.directory).parent if isinstance(config.data.source, Directory) else None
         where = f"nothing at {looked}/evaluation_data" if looked else "no place is given"

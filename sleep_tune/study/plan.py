@@ -27,10 +27,11 @@ NO_QUESTION = "(no comment on the file's first line)"
 _SETTLED = ("evaluation.data", "evaluation.milestones.tasks", "evaluation.final.tasks", "training.precision")
 
 
-def plan(ready: Ready, corpus: "Prepared | None", on: Machine, lines: Sequence[str]) -> str:
-    """The whole plan. `lines` are the warnings about the trials."""
+def plan(ready: Ready, corpus: "Prepared | None", on: Machine, lines: Sequence[str], scored: Sequence[str] = ()) -> str:
+    """The whole plan. `lines` are the warnings about the trials, `scored` says what they are scored on at milestones."""
     study = ready.study
-    rows = [*_question(study), *_search(study), *_done(ready), *_work(study), *_material(study, corpus), *_machine(ready, on, corpus)]
+    what, where = [*_question(study), *_search(study), *_done(ready)], [*_material(study, corpus), *_machine(ready, on, corpus)]
+    rows = [*what, *_work(study, scored), *where]
     warned = [f"  warning      {line}" for line in (*ready.notes, *lines)]
     title = f"{study.name}: {study.about or NO_QUESTION}"
     return "\n".join([title, *(f"  {name:<12} {text}" for name, text in rows), *warned])
@@ -79,7 +80,7 @@ def _done(ready: Ready) -> Iterator[tuple[str, str]]:
     yield "done", "; ".join([*parts, f"{begun} begun"] if begun else parts)
 
 
-def _work(study: Study) -> Iterator[tuple[str, str]]:
+def _work(study: Study, scored: Sequence[str]) -> Iterator[tuple[str, str]]:
     total = estimated(study, None, 1)
     words = f"{show_words(study.budget_words)} a trial, {show_words(total.most_words)} in {_count(total.trials, 'trial')}"
     yield "words", words + (f" at most, about {show_words(total.expected_words)} expected" if study.reduction is not None else "")
@@ -89,6 +90,7 @@ def _work(study: Study) -> Iterator[tuple[str, str]]:
     on_the_way, final = (["dev_loss", *part.tasks] for part in (evaluation.milestones, evaluation.final))
     whole = f" ({evaluation.final.set} sets)" if any(task not in ("dev_loss", "pairs") for task in final) else ""
     yield "scores", f"{', '.join(on_the_way)} at milestones; {', '.join(final)} at the end{whole} (rules {evaluation.rules})"
+    yield from (("", line) for line in scored)
     if evaluation.data:
         yield "", f"evaluation data {evaluation.data}"
 
