@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -13,11 +13,13 @@ from sleep_tune.config import Config
 from sleep_tune.data.token_store import Prepared
 from sleep_tune.evaluation.evaluate import plan_items, score_plan
 from sleep_tune.evaluation.finished import Part, Records, Subset, part_of
+from sleep_tune.evaluation.likelihood import Show
 from sleep_tune.evaluation.margins import write_items
 from sleep_tune.evaluation.model_source import ModelSource
 from sleep_tune.evaluation.official_data import available_tasks, load_items
 from sleep_tune.evaluation.plan import Plan
 from sleep_tune.evaluation.published import publish, scores_of
+from sleep_tune.evaluation.result_files import summary
 from sleep_tune.evaluation.scores import ScoreRow, task_score
 from sleep_tune.evaluation.tasks import TASKS
 
@@ -157,14 +159,15 @@ class Scorer:
         return _scores([(part, result.rows) for part, result in scored])
 
     def at_the_end(
-        self, model: Any, saved: Path, directory: Path, on_progress: Callable[[int, int], None] | None = None
+        self, model: Any, saved: Path, directory: Path, show: Show | None = None
     ) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Final scores by task and rows. `directory` gets what the evaluation command writes for the `saved` model, and that goes on from
-        there; so does this, where it was interrupted between two tasks."""
+        there; so does this, where it was interrupted between two tasks. `show` is told of every task how far it is."""
         records = Records(directory, ModelSource(str(saved)), self.backend, self.evaluation.rules)
         scored: list[tuple[Part, Sequence[ScoreRow]]] = []
         for parts, plan in self.finals():
             if any(records.read(records.final, part) is None for part in parts):
+                on_progress = None if show is None else show(parts[0].items.task)
                 for part, result in zip(parts, score_plan(model, plan(), on_progress), strict=True):
                     records.keep(records.final, part, result)
             record = records.read(records.final, parts[0])
@@ -202,6 +205,17 @@ def dev_row(loss: float, words: int, backend: str) -> dict[str, Any]:
         "nans": int(broken),
     }
     return {**row, "rules": "honest", "backend": backend, "set": None, "items_per_uid": None}
+
+
+def score_texts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Rows of the table of scores by task, each with its standard error and unit: `blimp 60.12 ± 0.41 %`, `dev_loss 4.812 nats`."""
+    names = [field.name for field in dataclasses.fields(ScoreRow)]
+    told = []
+    table = summary([ScoreRow(**{name: row[name] for name in names}) for row in rows if row["stderr"] is not None])
+    for task, line in table.items():
+        digits, unit = (2, "%") if line["unit"] == "percent" else (3, line["unit"])
+        told.append(f"{task} {line['score']:.{digits}f} ± {line['stderr']:.{digits}f} {unit}")
+    return told + [f"{row['task']} {row['score']:.3f} {row['unit']}" for row in rows if row["stderr"] is None and row["score"] is not None]
 
 
 def _scores(scored: Sequence[tuple[Part, Sequence[ScoreRow]]]) -> tuple[dict[str, float], list[dict[str, Any]]]:

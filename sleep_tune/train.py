@@ -5,6 +5,7 @@ The same command goes on where an earlier one was killed or interrupted.
 
 import argparse
 import functools
+import json
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from sleep_tune.errors import OneLineParser, RunError, UserError, run_main
 if TYPE_CHECKING:
     from sleep_tune.config import Config
     from sleep_tune.data.token_store import Prepared
+    from sleep_tune.evaluation.likelihood import Progress
     from sleep_tune.study.spec import Study
     from sleep_tune.training.loop import StepRecord
     from sleep_tune.training.parallel import Team
@@ -132,6 +134,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(study: "Study", corpus: object, options: argparse.Namespace, team: "Team | None" = None) -> int:
     """Train the one trial of `study` to its end, with progress in the terminal."""
+    from rich.console import Console as Terminal
+
+    from sleep_tune.evaluation.progress import bars
+    from sleep_tune.scoring import score_texts
     from sleep_tune.study.labels import headline
     from sleep_tune.study.run_progress import RunProgress
     from sleep_tune.trial import Trial
@@ -155,15 +161,12 @@ def run(study: "Study", corpus: object, options: argparse.Namespace, team: "Team
                 if trial.advance(on_step, wait=False) is None:
                     return interrupted_at(trial.words_seen, options)
 
-        def on_progress(done: int, total: int) -> None:
-            if interrupted:
-                raise KeyboardInterrupt
-
         try:
-            scores = trial.finish(on_progress)
+            with bars(Terminal(highlight=False)) as show:
+                trial.finish(lambda task: until_interrupted(show(f"scoring {task}"), interrupted))
         except KeyboardInterrupt:
             return interrupted_at(trial.words_seen, options)
-    print("final: " + ", ".join(f"{task} {score:.4g}" for task, score in scores.items()))
+    print("final: " + ", ".join(score_texts(json.loads((options.out / "final.json").read_text())["rows"])))
     print(f"time: {trial.meters.summary()}")
     print(f"written: {options.out}/model, {options.out}/steps.jsonl, {options.out}/scores.jsonl, {options.out}/evaluation")
     if trial.state.diverged:
@@ -171,6 +174,17 @@ def run(study: "Study", corpus: object, options: argparse.Namespace, team: "Team
             f"{options.out}: diverged: the loss was not finite after {trial.words_seen:,} words (try a lower optimizer.learning_rate)"
         )
     return 0
+
+
+def until_interrupted(progress: "Progress", interrupted: list[int]) -> "Progress":
+    """`progress`, which ends in KeyboardInterrupt once something is noted in `interrupted`."""
+
+    def tell(done: int, of: int) -> None:
+        if interrupted:
+            raise KeyboardInterrupt
+        progress(done, of)
+
+    return tell
 
 
 def interrupted_at(words: int, options: argparse.Namespace) -> int:

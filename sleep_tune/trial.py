@@ -20,6 +20,7 @@ import numpy as np
 from sleep_tune.config import Config, trial_id
 from sleep_tune.data.token_store import Prepared, open_store
 from sleep_tune.errors import RunError
+from sleep_tune.evaluation.likelihood import Show
 from sleep_tune.evaluation.margins import milestone_file
 from sleep_tune.files import locked, write_atomic, write_text
 from sleep_tune.matching import read_match
@@ -266,8 +267,9 @@ class Trial:
         """Wait until what was saved is durable. Raises what kept it from being so."""
         self.meters.writing_s += self._writer.settle()
 
-    def finish(self, on_progress: Callable[[int, int], None] | None = None) -> dict[str, float]:
-        """Final scores by task, the model directory and the exposure counts; what is there from before is taken as it is."""
+    def finish(self, show: Show | None = None) -> dict[str, float]:
+        """Final scores by task, the model directory and the exposure counts; what is there from before is taken as it is. `show` is told of
+        every task how far it is."""
         if (final := self._final()) is not None:
             return dict(final["tasks"])
         self.settle()
@@ -276,7 +278,7 @@ class Trial:
         self._save_model(self.directory / "model", last)
         with self.meters.part("evaluation"):
             saved, scores = self.directory / "model", self.directory / "evaluation"
-            tasks, rows = self.scorer.at_the_end(self.run.network.model, saved, scores, on_progress)
+            tasks, rows = self.scorer.at_the_end(self.run.network.model, saved, scores, show)
             dev_loss = self.probe.loss(self.run.network)
         tasks["dev_loss"] = dev_loss if math.isfinite(dev_loss) else WORST_LOSS
         rows = [dev_row(dev_loss, self.probe.words, self.scorer.backend), *rows]

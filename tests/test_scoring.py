@@ -181,10 +181,10 @@ def test_the_end_goes_on_where_it_was_left_and_has_the_fast_set_too(prepared: Pr
 
     scorer = Scorer(config, prepared)
     with pytest.raises(Left):
-        scorer.at_the_end(network.model, saved, out, leave)
+        scorer.at_the_end(network.model, saved, out, lambda task: leave)
     done = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*.json")}
     assert "tasks/main/mlm/honest/full/blimp.json" in done
-    assert scorer.at_the_end(network.model, saved, out, lambda done, of: totals.append(of)) == (calm, rows)
+    assert scorer.at_the_end(network.model, saved, out, lambda task: lambda done, of: totals.append(of)) == (calm, rows)
     assert all((out / path).read_bytes() == content for path, content in done.items())
     assert {(row["task"], row["set"], row["n"]) for row in rows} == {("blimp", "full", 9), ("supplement", "full", 7)}
     assert json.loads((out / "tasks/main/mlm/honest/fast/blimp.json").read_text())["rows"][0]["n"] == 4

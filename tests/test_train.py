@@ -93,7 +93,8 @@ def test_a_run_says_what_it_did_and_its_directory_is_not_overwritten(tmp_path: P
     done = run(*command(out, schedule="strict_replay", budget="3000"))
     assert done.returncode == 0, done.stderr
     assert "strict" in done.stdout
-    assert "final: pairs" in done.stdout
+    assert re.search(r"^scoring pairs: ([\d,]+) of \1 rows, \d+ s$", done.stdout, re.M)
+    assert re.search(r"^final: pairs \d+\.\d\d ± \d+\.\d\d %, dev_loss \d\.\d{3} nats$", done.stdout, re.M)
     assert str(out / "model") in done.stdout
     before = digest(out)
     again = run(*command(out, schedule="strict_replay", budget="3000"))

@@ -111,7 +111,7 @@ class SleepTrainable(Trainable):
             if self._progress.scoring(done, total, trial.words_seen):
                 raise Leaving
 
-        scores = trial.finish(on_progress)
+        scores = trial.finish(lambda task: on_progress)
         self._progress.flush()
         self._tracker.finish(scores)
         last = trial.reports[-1]

@@ -15,6 +15,7 @@ from sleep_tune.errors import UserError
 from sleep_tune.evaluation.finetune import Encoded, Epoch, Outcome, encode, finetune, longest_row
 from sleep_tune.evaluation.finetune_settings import GLUE, GROUP, Pooling, Settings, reader
 from sleep_tune.evaluation.forwards import check_vocabulary
+from sleep_tune.evaluation.likelihood import Show
 from sleep_tune.evaluation.official_data import SOURCE, find_directory, read_items
 from sleep_tune.evaluation.strict_json import BadJson, parse
 from sleep_tune.evaluation.tasks import Item, TaskItems, sample, uid_key
@@ -22,7 +23,6 @@ from sleep_tune.files import write_json
 from sleep_tune.streams import stream
 
 Load = Callable[[], tuple[Any, Any]]  # model and tokenizer, when the first of them is needed
-Show = Callable[[str], Callable[[int, int], None]]  # what is being done -> its progress
 
 
 @dataclass(frozen=True)

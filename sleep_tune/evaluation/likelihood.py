@@ -30,7 +30,8 @@ from sleep_tune.evaluation.side_by_side import each
 BUDGET_BYTES = 256 << 20  # activations and logits of the batches that run at a time, estimated
 BATCH_TOKENS = 3072  # of one batch on a CPU: larger ones leave its caches
 _PROBE_ROWS, _PROBE_TOKENS = 4, 256
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], None]  # rows done, rows in all
+Show = Callable[[str], Progress]  # what is being done -> its progress
 
 
 def score_candidates(

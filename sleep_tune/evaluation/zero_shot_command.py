@@ -8,16 +8,19 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sleep_tune.errors import UserError
 from sleep_tune.evaluation.age_of_acquisition import MIN_CHECKPOINTS
 from sleep_tune.evaluation.finished import Part, Records, Subset, Target, part_of
 from sleep_tune.evaluation.model_source import ModelSource, uncollected
 from sleep_tune.evaluation.official_data import available_tasks, load_items
-from sleep_tune.evaluation.progress import Show, bars
+from sleep_tune.evaluation.progress import bars
 from sleep_tune.evaluation.task_names import Names
 from sleep_tune.evaluation.tasks import TASKS
+
+if TYPE_CHECKING:
+    from sleep_tune.evaluation.likelihood import Show
 
 _AGES = "aoa"
 
@@ -121,7 +124,7 @@ def score_zero_shot(asked: Asked, records: Records) -> None:
         console.print(f"{name}: already scored in {records.out}", soft_wrap=True, highlight=False)
 
 
-def _score_model(asked: Asked, records: Records, show: Show) -> list[str]:
+def _score_model(asked: Asked, records: Records, show: "Show") -> list[str]:
     """Names of the tasks that there was nothing to do for. A checkpoint that is the model itself gets its fast scores."""
     with uncollected():
         from sleep_tune.evaluation.evaluate import plan_items, score_plan
@@ -148,7 +151,7 @@ def _score_model(asked: Asked, records: Records, show: Show) -> list[str]:
     return done
 
 
-def _score_checkpoints(asked: Asked, records: Records, show: Show) -> list[str]:
+def _score_checkpoints(asked: Asked, records: Records, show: "Show") -> list[str]:
     """The same of the series."""
     from sleep_tune.evaluation.checkpoint_series import join_ages, score_series
 
