@@ -48,6 +48,7 @@ _QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000000",
 }
+LOG_COLUMNS = 120  # of a ranking that is written to a file
 
 
 def run_study(study: Study, prepared: Prepared, directory: Path, options: RunOptions) -> int:
@@ -92,7 +93,8 @@ def conclude(directory: Path) -> int:
     from sleep_tune.study.tables import write_tables
 
     written = write_tables(directory)
-    print_outcome(read_outcome(directory), written.values(), Terminal(file=sys.stdout, highlight=False))
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else LOG_COLUMNS
+    print_outcome(read_outcome(directory), written.values(), Terminal(file=sys.stdout, highlight=False, width=width))
     failed = [record for record in read_ledger(directory).trials.values() if record.state is State.FAILED]
     for record in failed:
         print(f"failed: trial {record.trial} (seed {record.seed}): {record.message}", file=sys.stderr)

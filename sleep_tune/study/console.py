@@ -39,7 +39,8 @@ COLUMNS = (
     ("left", 6, True, False),
 )
 STARTING = "starting Ray's workers"
-PLAIN_EVERY_S = 10.0
+PLAIN_EVERY_S = 10.0  # of a log, at first; rarer the longer it gets
+PLAIN_SHARE, PLAIN_MOST_S = 0.1, 600.0  # of the time since the start
 LAST_BYTES = 4096  # of step records, in which their last line lies
 REFRESH_EVERY_S = 0.25
 SOUND_SHARE = 0.02  # of the words to train at most, from which on the time left is told
@@ -146,7 +147,8 @@ class Console:
     def tick(self) -> None:
         """Read what the running trials say of themselves and draw it."""
         now = self._clock()
-        plain_due = self._live is None and now - self._last_plain >= PLAIN_EVERY_S
+        every = max(PLAIN_EVERY_S, min(PLAIN_SHARE * (now - self._began), PLAIN_MOST_S))
+        plain_due = self._live is None and now - self._last_plain >= every
         if not plain_due and (self._live is None or now - self._drawn < REFRESH_EVERY_S):
             return
         self._drawn = now

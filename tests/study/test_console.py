@@ -139,6 +139,19 @@ def test_where_there_is_no_terminal_a_trial_is_one_line_and_progress_is_rare(tmp
     assert lines[-1].endswith("disk full")
 
 
+def test_a_long_log_grows_ever_more_slowly(tmp_path: Path) -> None:
+    terminal, clock = screen(80), Clock()
+    counts = []
+    with Console("grid", 3, 200_000, tmp_path, terminal=terminal, clock=clock) as console:
+        for _ in range(3):
+            for _ in range(3600):
+                clock.now += 1
+                console.tick()
+            counts.append(shown(terminal).count("0/3 trials"))
+    assert 20 < counts[0] < 60
+    assert counts[2] - counts[1] < counts[1] - counts[0] < 10
+
+
 def test_a_trial_that_goes_on_counts_from_where_it_was(tmp_path: Path) -> None:
     terminal, clock = screen(80), Clock()
     (tmp_path / "trials" / "a").mkdir(parents=True)
