@@ -37,7 +37,7 @@ def test_more_folds_than_samples_are_refused_with_both_numbers() -> None:
     [
         ({"budget_words": 900}, "budget_words = 900: ends before the first sleep (one fold is 1k words)"),
         ({"sleep__length": {"ratio": 9}}, "coverage 40%"),
-        ({"budget_words": 600_000, "sleep__length": {"ratio": 1}}, "12 exposures of the corpus: BabyLM allows 10"),
+        ({"budget_words": 600_000, "sleep__length": {"ratio": 1}}, "12 exposures of each word on average: BabyLM allows 10"),
         ({"sleep__passes": 1, "sleep__length": {"ratio": 1}}, "the schedule ends at 51% of the budget"),
         (
             {"sleep__context": {"shuffles": 2}, "sleep__length": {"ratio": 1}},

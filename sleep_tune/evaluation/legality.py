@@ -113,7 +113,8 @@ def lines(found: dict[str, Any]) -> list[str]:
         )
     if exposures:
         table.append(
-            f"exposures: {exposures['mean']:.2f} a sample on average, {exposures['most']} at most, {exposures['never']:,} samples never"
+            f"exposures: {exposures['mean']:.2f} a sample on average, {exposures['most']} at most, {exposures['never']:,} samples never "
+            "(limited are the words seen, and so the mean; a single sample may be replayed more often)"
         )
     table.append("tokenizer: trained on the words of data, no other text")
     return table + list(found["unknown"])
