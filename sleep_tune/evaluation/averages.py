@@ -54,13 +54,10 @@ class Average:
     notes: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
 
-    def __str__(self) -> str:
-        of = len(self.entered) + len(self.missing)
-        line = f"{self.name}: {'-' if self.value is None else f'{self.value:.2f}'} over {len(self.entered)} of {of}"
-        line += f" ({', '.join(self.entered)})" if self.entered else ""
-        if self.missing:
-            line += f"; missing, not counted: {', '.join(self.missing)}"
-        return "; ".join([line + (f"; in part: {', '.join(self.partial)}" if self.partial else ""), *self.notes])
+    @property
+    def kind(self) -> str:
+        """The name without what is in brackets."""
+        return self.name.removesuffix(f" ({', '.join(self.marks)})")
 
 
 COMPONENTS = {
@@ -89,6 +86,7 @@ KINDS = (
     Kind("Findings human-likeness", _FINDINGS, _HUMAN, ""),
     Kind("2026 overall", _LEADERBOARD, (*_NLP, "global_piqa", "reading", "aoa"), "2026"),
 )
+IN_PART = "in part"  # the mark of an average over a part of the data that is neither a set of its own nor a sample
 _DIFFERING = ("ewok", "entity_tracking")  # the editions ask them with other candidates
 
 
@@ -155,8 +153,12 @@ def _component(component: Component, table: Mapping[str, list[ScoreRow]], marks:
     if not numbers:
         return _Found(None)
     marked = tuple(dict.fromkeys(mark for task in tasks for mark in marks.get(task, ())))
+    few = len(parts) < component.parts
+    explained = component.unit == "splits" and "fast" in marked  # the fast set is one split
+    share = f" ({len(parts)} of {component.parts} {component.unit})" if few else _fewer_items(rows)
+    if share and not (explained if few else marked):
+        marked = (*marked, IN_PART)
     unofficial = tuple(dict.fromkeys(row.backend for row in rows if row.backend not in BACKENDS))
-    share = f" ({len(parts)} of {component.parts} {component.unit})" if len(parts) < component.parts else _fewer_items(rows)
     return _Found(sum(numbers) / len(numbers), "", share, marked, unofficial)
 
 

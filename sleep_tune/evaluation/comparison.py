@@ -18,7 +18,7 @@ from sleep_tune.errors import OneLineParser, UserError, run_main
 from sleep_tune.evaluation.item_curves import curve_files, learning_curves
 from sleep_tune.evaluation.item_pairs import answers, one_seed, pair_items, row_of, scored_by_f1, whole
 from sleep_tune.evaluation.item_texts import Texts, texts_of
-from sleep_tune.evaluation.margins import ORIGIN, Items, by_uid, find_items, read_items
+from sleep_tune.evaluation.margins import ORIGIN, Items, by_uid, final_items, find_items, read_items
 from sleep_tune.evaluation.paired_tests import f1_test, holm, sign_test
 from sleep_tune.evaluation.plan import Array
 from sleep_tune.evaluation.result_files import write_table
@@ -148,10 +148,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _curves(options: argparse.Namespace) -> int:
+    import pyarrow as pa
+
     from sleep_tune.evaluation.comparison_tables import show_curves
 
-    curves = learning_curves({words: read_items(path) for words, path in curve_files(options.places).items()})
-    write_table(writable_directory(options.out, "--out") / "curves.parquet", curves.columns)
+    points = {words: read_items(path) for words, path in curve_files(options.places).items()}
+    end = final_items(Path(options.places[0])) if len(options.places) == 1 else None
+    curves = learning_curves(points, (end[0], read_items(end[1])) if end else None)
+    moves = {name: pa.array(curves.columns[name], pa.int64()) for name in ("gained", "lost")}  # where all are None, too
+    write_table(writable_directory(options.out, "--out") / "curves.parquet", curves.columns | moves)
     show_curves(" ".join(options.places), curves, f"{options.out}/curves.parquet")
     return 0
 

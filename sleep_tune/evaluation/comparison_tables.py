@@ -8,9 +8,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from sleep_tune.evaluation.item_curves import Curves
+from sleep_tune.evaluation.item_curves import Curves, point_name
 from sleep_tune.evaluation.item_texts import Texts
-from sleep_tune.words import show_words
 
 if TYPE_CHECKING:
     from sleep_tune.evaluation.comparison import Change, Comparison
@@ -18,20 +17,22 @@ if TYPE_CHECKING:
 _UIDS = 12
 _EXAMPLES = 3  # items gained, and as many lost
 _NOTES = 8
+_NONE = "–"  # no number
 _WIDTH = 140  # characters that the tables need, names of UIDs being long
 _TESTS = "p: exact test of gained against lost (McNemar), of F1 by randomisation; of UIDs Holm's. p margin: sign test of rose against fell"
 
 
 def show_comparison(places: tuple[str, ...], comparison: "Comparison", texts: Texts, written: str) -> None:
-    """Tasks, the UIDs that changed most surely, the items that changed most, notes."""
+    """Tasks, the UIDs whose answers changed, by p, the items that changed most, notes."""
     console = Console(width=max(Console().width, _WIDTH))
     tasks = [change for change in comparison.changes if change.uid == ""]
     console.print(_changes(" · ".join(f"{name} {place}" for name, place in zip("AB", places, strict=True)), tasks))
     uids = [change for change in comparison.changes if change.uid != ""]
-    uids.sort(key=lambda change: (math.isnan(change.p_holm), change.p_holm, -abs(change.difference)))
-    if len(uids) > len(tasks):
-        shown = f"the {_UIDS} of {len(uids)} UIDs that changed most surely" if len(uids) > _UIDS else "UIDs"
-        console.print(_changes(shown, uids[:_UIDS]))
+    moved = [change for change in uids if change.gained or change.lost]
+    moved.sort(key=lambda change: (math.isnan(change.p_holm), change.p_holm, -abs(change.difference)))
+    if len(uids) > len(tasks) and moved:
+        first = f", the first {_UIDS} by p, then by B - A" if len(moved) > _UIDS else ""
+        console.print(_changes(f"{len(moved)} of {len(uids)} UIDs have items gained or lost{first}", moved[:_UIDS]))
     _say(console, _TESTS)
     for line in _examples(comparison, texts):
         _say(console, line)
@@ -57,7 +58,7 @@ def _changes(title: str, changes: Sequence["Change"]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for row in changes:
         scores = (f"{row.a:.2f}", f"{row.b:.2f}", f"{row.difference:+.2f}", f"{row.gained:,}", f"{row.lost:,}")
-        p = "-" if math.isnan(row.p_holm) else f"{row.p_holm:.2g}"
+        p = _NONE if math.isnan(row.p_holm) else f"{row.p_holm:.2g}"
         name = f"{row.task} {row.uid or row.measure}"
         table.add_row(name, f"{row.n:,}", *scores, p, f"{row.p_margin:.2g}")
     return table
@@ -85,13 +86,14 @@ def show_curves(title: str, curves: Curves, written: str) -> None:
     table.add_column("task", no_wrap=True)
     for column in ("words seen", "items", "score", "± s.e.", "mean margin", "gained", "lost"):
         table.add_column(column, justify="right", no_wrap=True)
-    rows = [row for row in zip(*curves.columns.values(), strict=True) if row[2] == ""]
-    for words, task, _, n, score, stderr, margin, gained, lost in sorted(rows, key=lambda row: (row[1], row[0])):
-        table.add_row(task, show_words(words), f"{n:,}", *_numbers(score, stderr, margin), f"{gained:,}", f"{lost:,}")
+    rows = [row for row in zip(*curves.columns.values(), strict=True) if row[3] == ""]
+    for words, end, task, _, n, *numbers, gained, lost in sorted(rows, key=lambda row: (row[2], row[1], row[0])):
+        moves = (_NONE if count is None else f"{count:,}" for count in (gained, lost))
+        table.add_row(task, point_name(words, end), f"{n:,}", *_numbers(*numbers), *moves)
     console.print(table)
     _notes(console, curves.notes)
     _say(console, f"written: {written}")
 
 
 def _numbers(*values: Any) -> list[str]:
-    return ["-" if math.isnan(value) else f"{value:.2f}" for value in values]
+    return [_NONE if math.isnan(value) else f"{value:.2f}" for value in values]

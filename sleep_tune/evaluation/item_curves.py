@@ -10,38 +10,46 @@ import numpy as np
 
 from sleep_tune.errors import UserError
 from sleep_tune.evaluation.age_of_acquisition import words_seen
-from sleep_tune.evaluation.item_pairs import has_answers, pair_items, row_of, whole
-from sleep_tune.evaluation.margins import Items, by_uid, checkpoint_files, find_items, milestone_files, read_items
+from sleep_tune.evaluation.item_pairs import has_answers, pair_items, row_of, whole, without_answers
+from sleep_tune.evaluation.margins import Items, by_uid, checkpoint_files, find_items, milestone_files
 from sleep_tune.words import show_words
 
-NAMES = ("words_seen", "task", "uid", "n", "score", "stderr", "margin", "gained", "lost")
+NAMES = ("words_seen", "end", "task", "uid", "n", "score", "stderr", "margin", "gained", "lost")
 
 
 @dataclass(frozen=True)
 class Curves:
     """Columns `NAMES` of one length, by words seen, task and UID ("" for the task): score in points and its standard error over items,
-    mean margin in nats, what was gained and lost since the point before (0 at the first). What the reader has to know."""
+    mean margin in nats, what was gained and lost since the point before (None where that has no such item). `end`: of a trial's final
+    scores, which may be of more items than those on the way. What the reader has to know."""
 
     columns: dict[str, list[Any]]
     notes: tuple[str, ...]
 
 
-def learning_curves(points: Mapping[int, Items]) -> Curves:
-    """The curves through these points, by words seen. Raises UserError where a task was scored by other rules from one to the next."""
+def learning_curves(points: Mapping[int, Items], end: tuple[int, Items] | None = None) -> Curves:
+    """The curves through these points, by words seen, and through a trial's `end` behind them. Raises UserError where a task was scored by
+    other rules from one to the next."""
     columns: dict[str, list[Any]] = {name: [] for name in NAMES}
-    notes: list[str] = []
-    before: tuple[int, Items] | None = None
-    for words, items in sorted(points.items()):
-        decided, moved = items.where(has_answers(items)), {}
+    ordered = [(words, False, points[words]) for words in sorted(points)] + ([(end[0], True, end[1])] if end else [])
+    notes = without_answers(*(items for *_, items in ordered))
+    before: tuple[str, Items] | None = None
+    for words, last, items in ordered:
+        name, decided, moved = point_name(words, last), items.where(has_answers(items)), {}
         if before is not None:
-            pairs = pair_items(before[1], decided, (show_words(before[0]), show_words(words)))
+            pairs = pair_items(before[1], decided, (before[0], name))
             moved = _moves(pairs.a, pairs.b)
             notes += pairs.notes
-        for row in _point(words, decided, moved):
-            for name, value in zip(NAMES, row, strict=True):
-                columns[name].append(value)
-        before = words, decided
+        for row in _point(decided, moved):
+            for column, value in zip(NAMES, (words, last, *row), strict=True):
+                columns[column].append(value)
+        before = name, decided
     return Curves(columns, tuple(notes))
+
+
+def point_name(words: int, end: bool) -> str:
+    """What a point is called: 10M; a trial's end, 10M (end)."""
+    return show_words(words) + (" (end)" if end else "")
 
 
 def _moves(a: Items, b: Items) -> dict[tuple[str, str], tuple[int, int]]:
@@ -52,7 +60,7 @@ def _moves(a: Items, b: Items) -> dict[tuple[str, str], tuple[int, int]]:
     return moved | {(task, ""): (int(gained_I[at].sum()), int(lost_I[at].sum())) for task, at in whole_of.items()}
 
 
-def _point(words: int, items: Items, moved: Mapping[tuple[str, str], tuple[int, int]]) -> list[tuple[Any, ...]]:
+def _point(items: Items, moved: Mapping[tuple[str, str], tuple[int, int]]) -> list[tuple[Any, ...]]:
     groups, rows = by_uid(items), []
     for task in dict.fromkeys(task for task, _ in groups):
         parts = {uid: items.where(at) for (name, uid), at in groups.items() if name == task}
@@ -61,13 +69,8 @@ def _point(words: int, items: Items, moved: Mapping[tuple[str, str], tuple[int, 
         for uid, numbers in [("", whole(scored)), *((row.uid, (row.score, row.stderr)) for row in scored)]:
             known_I = parts[uid].margin[np.isfinite(parts[uid].margin)]
             margin = float(known_I.mean()) if len(known_I) else math.nan
-            rows.append((words, task, uid, len(parts[uid]), *numbers, margin, *moved.get((task, uid), (0, 0))))
+            rows.append((task, uid, len(parts[uid]), *numbers, margin, *moved.get((task, uid), (None, None))))
     return rows
-
-
-def trial_curves(trial: Path) -> Curves:
-    """`learning_curves` over the milestones whose items a trial has kept."""
-    return learning_curves({words: read_items(path) for words, path in milestone_files(trial).items()})
 
 
 def curve_files(places: Sequence[str]) -> dict[int, Path]:

@@ -30,21 +30,26 @@ def has_answers(items: Items) -> Array:
     return np.array([there[task] for task in items.task], dtype=bool)
 
 
+def without_answers(*sides: Items) -> list[str]:
+    """A line that names the tasks whose items are neither right nor wrong; none where there are none."""
+    names = dict.fromkeys(task for side in sides for task in side.task[~has_answers(side)])
+    return [f"{', '.join(names)}: no right answers to gain or lose, left out"] if names else []
+
+
 def pair_items(a: Items, b: Items, names: tuple[str, str] = ("A", "B")) -> Pairs:
     """Match the two sides' items by task, UID and text, so that a fast set or a sample finds its items in the full set.
 
     Raises UserError where a task was scored by other rules on either side: the same answer earns another credit.
     """
     decided = [has_answers(side) for side in (a, b)]
-    left_out = dict.fromkeys([*a.task[~decided[0]], *b.task[~decided[1]]])
-    notes = [f"{', '.join(left_out)}: no right answers to gain or lose, left out"] if left_out else []
+    notes = without_answers(a, b)
     a, b = a.where(decided[0]), b.where(decided[1])
     place = {key: i for i, key in enumerate(_keys(b))}
     found = np.array([(i, place[key]) for i, key in enumerate(_keys(a)) if key in place], dtype=np.int64).reshape(-1, 2)
     one, two = a.where(found[:, 0]), b.where(found[:, 1])
     label = np.maximum(one.label, two.label)  # the items' own: one side that says it is enough
     one, two = replace(one, label=label), replace(two, label=label)
-    notes = [*_differences(one, two, names), *_only(a, b, found, names), *notes]
+    notes = [*_few(len(found), a, b, names), *_differences(one, two, names), *_only(a, b, found, names), *notes]
     unsure = int((one.nan | two.nan).sum())
     if unsure:
         notes.append(f"{unsure:,} item{'s have' if unsure > 1 else ' has'} a score that is not a number in {names[0]} or {names[1]}")
@@ -77,6 +82,14 @@ def _differences(a: Items, b: Items, names: tuple[str, str]) -> list[str]:
         [(line, tasks), *_] = other.items()
         raise UserError(f"{', '.join(tasks)}: {line}: credit is given differently, score both by the same rules")
     return [f"{', '.join(tasks)}: {line}" for line, tasks in lines.items()]
+
+
+def _few(found: int, a: Items, b: Items, names: tuple[str, str]) -> list[str]:
+    """A line where most items of a side have no partner: what is compared is not what its scores are of."""
+    if 2 * found >= max(len(a), len(b)):
+        return []
+    of = " and ".join(f"{len(side):,} of {name}" for side, name in zip((a, b), names, strict=True))
+    return [f"only {found:,} item{'s are' if found != 1 else ' is'} on both sides (of {of}): the numbers here are of these alone"]
 
 
 def _only(a: Items, b: Items, found: Array, names: tuple[str, str]) -> list[str]:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from sleep_tune.evaluation.plan import Array
 from sleep_tune.evaluation.reading import ReadingResult
 from sleep_tune.evaluation.result_files import item_columns, write_table
 from sleep_tune.evaluation.scores import TaskResult
+from sleep_tune.evaluation.strict_json import BadJson, parse
 from sleep_tune.words import show_words
 
 ITEMS = "items.parquet"
@@ -25,6 +27,7 @@ _PLACES = (ITEMS, f"evaluation/{ITEMS}")  # in the directory of an evaluation or
 _MILESTONE = re.compile(r"words_(\d+)\.parquet")
 _KINDS = {"task": "O", "uid": "O", "item": "i8", "text": "i8", "margin": "f8", "credit": "f8", "tie": "?", "nan": "?", "chosen": "i8"}
 _UNSAID = {**dict.fromkeys(ORIGIN, ""), "label": -1}  # of files that do not say
+_UNDECIDED = ("reading", "aoa")  # tasks without right answers: no credit is given
 
 
 @dataclass(frozen=True)
@@ -129,12 +132,49 @@ def read_items(path: Path) -> Items:
         file = pq.ParquetFile(path)
         said = [name for name in _UNSAID if name in file.schema_arrow.names]
         table = file.read(columns=[*_KINDS, *said])
-        columns = {name: table[name].to_numpy(zero_copy_only=False) for name in (*_KINDS, *said)}
-        columns = {name: column.astype(_KINDS.get(name, "i8" if name == "label" else "O")) for name, column in columns.items()}
+        kinds = _KINDS | {name: "i8" if name == "label" else "O" for name in said}
+        columns = {name: _column(name, table[name], kind) for name, kind in kinds.items()}
+        _check_credit(columns["task"], columns["credit"])
     except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
         raise UserError(f"{path}: not a table of items, or a damaged one ({one_line(error)[:120]})") from None
     unsaid = {name: np.full(len(columns["task"]), value, dtype="i8" if name == "label" else "O") for name, value in _UNSAID.items()}
     return Items(**(unsaid | columns))
+
+
+def _column(name: str, values: Any, kind: str) -> Array:
+    """An arrow column as numpy. Raises ValueError for a value that is missing or of another kind."""
+    import pyarrow.types as types
+
+    whether, must_be = {
+        "O": (types.is_string(values.type) or types.is_large_string(values.type), "texts"),
+        "i8": (types.is_integer(values.type), "whole numbers"),
+        "f8": (types.is_floating(values.type) or types.is_integer(values.type), "numbers"),
+        "?": (types.is_boolean(values.type), "true or false"),
+    }[kind]
+    if not whether:
+        raise ValueError(f"column {name}: {values.type}, must be {must_be}")
+    if values.null_count:
+        raise ValueError(f"column {name}: values missing in {values.null_count:,} rows")
+    return np.asarray(values.to_numpy(zero_copy_only=False).astype(kind))
+
+
+def _check_credit(task_I: Array, credit_I: Array) -> None:
+    """Raises ValueError for a credit outside [0, 1]; one that is not a number is that of a task without right answers."""
+    wrong_I = ~((credit_I >= 0) & (credit_I <= 1)) & ~(np.isnan(credit_I) & np.isin(task_I, _UNDECIDED))
+    if wrong_I.any():
+        first = int(wrong_I.argmax())
+        raise ValueError(f"column credit = {credit_I[first]:g} of {task_I[first]}: must be from 0 to 1")
+
+
+def final_items(trial: Path) -> tuple[int, Path] | None:
+    """The words that a trial had seen at its end, and the items of its final scores; None where it has none. Raises UserError."""
+    items, final = trial / _PLACES[1], trial / "final.json"
+    if not (items.is_file() and final.is_file()):
+        return None
+    try:
+        return int(parse(final.read_bytes())["words_seen"]), items
+    except (BadJson, KeyError, TypeError, ValueError, OverflowError):
+        raise UserError(f"{final}: damaged; the words seen cannot be read") from None
 
 
 def by_uid(items: Items) -> dict[tuple[str, str], Array]:

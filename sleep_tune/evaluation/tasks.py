@@ -7,10 +7,14 @@ people instead, word by word: `reading.py` and `age_of_acquisition.py` turn thei
 import math
 import reprlib
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
+from sleep_tune.digests import digest
 from sleep_tune.evaluation.strict_json import is_number
 from sleep_tune.streams import stream
 
@@ -197,15 +201,24 @@ def _aoa(raw: Raw, stem: str, edition: Edition) -> Item | None:
 
 
 def sample(items: Sequence[Item], task: str, per_uid: int, seed: int) -> tuple[Item, ...]:
-    """At most `per_uid` items of every UID, drawn without replacement by (seed, task, UID); a smaller sample is part of a larger one."""
-    of_uid: dict[str, list[Item]] = {}
-    for item in items:
-        of_uid.setdefault(item.uid, []).append(item)
-    chosen: list[Item] = []
-    for uid, group in of_uid.items():
-        order = stream(seed, "items", uid_key(task, uid)).permutation(len(group))
-        chosen += [group[i] for i in sorted(order[:per_uid])]
-    return tuple(chosen)
+    """At most `per_uid` items of every UID, in order, drawn without replacement by (seed, task, text).
+
+    A smaller sample is part of a larger one. An item's text tells its place in the draw, not its place in the file: what is drawn of the
+    full set and lies in the fast one is also drawn of that.
+    """
+    if not items:
+        return ()
+    key, times = stream(seed, "items", uid_key(task, "")).bytes(16), Counter[tuple[str, ...]]()
+    drawn_I = np.empty(len(items), np.uint64)
+    for i, item in enumerate(items):
+        text = (item.uid, *item.sentences, *item.completions)
+        times[text] += 1  # a few official items are there twice
+        drawn_I[i] = int(digest(key, str(times[text]), *text, size=8), 16)
+    _, uid_I, count_U = np.unique([item.uid for item in items], return_inverse=True, return_counts=True)
+    order_I = np.lexsort((drawn_I, uid_I))  # by UID, as drawn
+    rank_I = np.empty(len(items), np.int64)
+    rank_I[order_I] = np.arange(len(items)) - np.repeat(count_U.cumsum() - count_U, count_U)
+    return tuple(items[i] for i in np.flatnonzero(rank_I < per_uid))
 
 
 def uid_key(task: str, uid: str) -> int:

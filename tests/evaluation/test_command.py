@@ -102,11 +102,13 @@ def test_averages_over_less_than_the_official_sets_never_look_like_the_official_
 ) -> None:
     for k, (rest, mark) in enumerate(
         (
-            (["blimp", "--fast"], "fast"),
-            (["blimp", "--items-per-uid", "1"], "1 item of every UID"),
-            (["blimp", "--fast", "--items-per-uid", "1"], "fast, 1 item of every UID"),
-            (["rte", "--finetune-rows", "8"], "pilot"),
-            (["wug_adj", "--bf16"], "mlm_bf16"),
+            (["wug_adj", "--fast"], "fast"),
+            (["wug_adj", "--items-per-uid", "1"], "1 item of every UID"),
+            (["wug_adj", "--fast", "--items-per-uid", "1"], "fast, 1 item of every UID"),
+            (["blimp", "--fast"], "fast, in part"),  # one UID of 67
+            (["rte", "--finetune-rows", "8"], "pilot, in part"),
+            (["wug_adj", "--bf16"], "in part, mlm_bf16"),  # 4 items of 200
+            (["blimp"], "in part"),
         )
     ):
         out = tmp_path / f"out_{k}"
@@ -115,15 +117,33 @@ def test_averages_over_less_than_the_official_sets_never_look_like_the_official_
         assert f"2025 text average ({mark})" in averages_in(out)
         assert all(name.endswith(f" ({mark})") for name in averages_in(out))
         shown = capsys.readouterr().out
-        assert f"2025 text average ({mark}): " in shown
-        assert "2025 text average: " not in shown
+        averages = shown[shown.index("average ") :]
+        assert f"2025 text average ({mark}) " in averages
+        assert averages.count("2025 text average") == 1
 
 
 def test_a_directory_of_the_fast_set_is_fast_without_the_option(command: list[str], data: Path, tmp_path: Path) -> None:
     command[2] = str(data / "fast_eval" / "blimp_fast")
     assert main([*command, "blimp"]) == 0
-    assert "2025 text average (fast)" in averages_in(tmp_path / "out")
+    assert "2025 text average (fast, in part)" in averages_in(tmp_path / "out")
     assert {row["set"] for row in table(tmp_path / "out")} == {"fast"}
+
+
+def test_averages_are_a_table_and_what_they_lack_is_said_once(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "blimp,wug_adj"]) == 0
+    shown = capsys.readouterr().out
+    lines = [line.split("  ") for line in shown[shown.index("average ") :].splitlines()]
+    cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    written = {mean["name"]: mean for mean in scores_in(tmp_path / "out")["averages"]}
+    assert [line[0] for line in cells[1:6]] == list(written)
+    assert cells[1] == ["2025 text average (in part)", f"{written[cells[1][0]]['value']:.2f}", "only 2 of 10", "blimp, wug_adj"]
+    assert cells[3][2:] == ["only 1 of 4", "wug_adj"]
+    missing = "supplement, ewok, entity_tracking, comps, glue, reading, wug_past, aoa, global_piqa (in 2026 overall)"
+    assert shown.count("missing, not counted: ") == 1
+    assert f"missing, not counted: {missing}\n" in shown
+    assert "in part: blimp (1 of 67 UIDs), wug_adj (4 of 200 items)\n" in shown
 
 
 def test_a_series_is_scored_on_the_fast_set_and_the_model_on_what_was_asked(
@@ -208,7 +228,7 @@ def test_a_later_command_gathers_what_lies_there_of_the_same_model_rules_and_bac
     assert list(written["tasks"]) == ["blimp", "wug_adj", "rte"]
     assert written["tasks"]["blimp"] == first
     assert written["averages"][0]["entered"] == ["blimp", "glue", "wug_adj"]
-    assert written["averages"][0]["name"] == "2025 text average (pilot)"
+    assert written["averages"][0]["name"] == "2025 text average (in part, pilot)"
     assert set(pq.read_table(out / "items.parquet")["task"].to_pylist()) == {"blimp", "wug_adj", "rte"}
     assert main([*command, "wug_adj", "--rules", "2025"]) == 0
     assert list(scores_in(out)["tasks"]) == ["wug_adj"]

@@ -2,11 +2,13 @@
 
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -16,8 +18,8 @@ from scipy.stats import binomtest
 from sleep_tune.errors import UserError
 from sleep_tune.evaluation.comparison import ALL, Comparison, compare, main
 from sleep_tune.evaluation.finetune_settings import f1
-from sleep_tune.evaluation.item_curves import curve_files, learning_curves, trial_curves
-from sleep_tune.evaluation.margins import Items, find_items, milestone_file, read_items, write_items
+from sleep_tune.evaluation.item_curves import curve_files, learning_curves
+from sleep_tune.evaluation.margins import Items, find_items, milestone_file, milestone_files, read_items, write_items
 from sleep_tune.evaluation.paired_tests import Answers, f1_test, sign_test
 from sleep_tune.evaluation.result_files import write_table
 from sleep_tune.evaluation.scores import CandidateScores, TaskResult, result_of
@@ -233,12 +235,40 @@ def test_entity_tracking_is_averaged_as_its_score_is(tmp_path: Path) -> None:
 def test_learning_curves_have_a_row_a_checkpoint_and_uid(tmp_path: Path) -> None:
     for words, margins in ((1000, [-1.0, 1.0]), (2000, [1.0, 1.0]), (4000, [1.0, -1.0])):
         write_items(milestone_file(tmp_path, words), [result("blimp", {"x": margins})])
-    columns = trial_curves(tmp_path).columns
+    columns = learning_curves({words: read_items(path) for words, path in milestone_files(tmp_path).items()}).columns
     whole = [i for i, uid in enumerate(columns["uid"]) if uid == ALL]
     assert [columns["words_seen"][i] for i in whole] == [1000, 2000, 4000]
     assert [columns["score"][i] for i in whole] == [50.0, 100.0, 50.0]
-    assert [(columns["gained"][i], columns["lost"][i]) for i in whole] == [(0, 0), (1, 0), (0, 1)]
+    assert [(columns["gained"][i], columns["lost"][i]) for i in whole] == [(None, None), (1, 0), (0, 1)]
     assert learning_curves({}).columns["task"] == []
+
+
+def test_curves_name_what_has_no_right_answers_once(tmp_path: Path) -> None:
+    items = one(tmp_path, result("blimp", {"x": [1.0]}), result("wug_past", {"wug_past": [1.0, 2.0]}))
+    curves = learning_curves({1000: items, 2000: items})
+    assert curves.notes == ("wug_past: no right answers to gain or lose, left out",)
+    assert set(curves.columns["task"]) == {"blimp"}
+
+
+def test_curves_of_a_trial_end_in_its_final_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, margins in ((1000, [-1.0, 1.0]), (2000, [1.0, 1.0])):
+        write_items(milestone_file(tmp_path, words), [result("blimp", {"x": margins})])
+    write_items(tmp_path / "evaluation" / "items.parquet", [result("blimp", {"x": [1.0, 1.0, -1.0]}), result("ewok", {"e": [1.0]})])
+    for words in (1996, 2000):  # a budget is not passed, so a little less may have been read than it says
+        (tmp_path / "final.json").write_text(json.dumps({"words_seen": words}))
+        assert main(["--curves", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+        shown = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if "│" in line]
+        assert [[cell.strip() for cell in (*line[:4], *line[-2:])] for line in shown] == [
+            ["blimp", "1k", "2", "50.00", "–", "–"],
+            ["blimp", "2k", "2", "100.00", "1", "0"],
+            ["blimp", "2k (end)", "3", "66.67", "0", "0"],
+            ["ewok", "2k (end)", "1", "100.00", "–", "–"],
+        ]
+        rows = pq.read_table(tmp_path / "out" / "curves.parquet").to_pylist()
+        assert {(row["words_seen"], row["end"]) for row in rows} == {(1000, False), (2000, False), (words, True)}
+    (tmp_path / "final.json").write_text("{}")
+    with pytest.raises(UserError, match=r"final\.json: damaged"):
+        main(["--curves", str(tmp_path), "--out", str(tmp_path / "out")])
 
 
 def test_curves_of_other_rules_are_refused_and_other_backends_named(tmp_path: Path) -> None:
@@ -286,6 +316,26 @@ def test_the_command_compares_milestones_of_a_trial_and_writes_tables(tmp_path: 
         main([str(trial), "--out", str(out)])
 
 
+def test_uids_are_listed_where_answers_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, sign in (("a", -1.0), ("b", 1.0)):
+        margins = {f"same_{i}": [1.0, 2.0] for i in range(20)} | {"moved": [sign, 1.0]}
+        write_items(tmp_path / f"{name}.parquet", [result("blimp", margins)])
+    places = [str(tmp_path / f"{name}.parquet") for name in "ab"]
+    assert main([*places, "--out", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert "1 of 21 UIDs have items gained or lost" in " ".join(shown.split())
+    assert "blimp moved" in shown
+    assert "blimp same" not in shown
+    assert main([places[0], places[0], "--out", str(tmp_path / "out")]) == 0
+    assert "of 21 UIDs" not in capsys.readouterr().out
+
+
+def test_few_items_in_common_are_said_before_anything_else(tmp_path: Path) -> None:
+    a, b = (one(tmp_path, result("blimp", {"x": [1.0] * 5}, first=first)) for first in (0, 4))
+    assert compare(a, b).notes[0] == "only 1 item is on both sides (of 5 of A and 5 of B): the numbers here are of these alone"
+    assert compare(a, a).notes == ()
+
+
 def test_the_command_shows_the_sentences_of_what_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tmp_path / "pairs.jsonl"
     data.write_text("".join(json.dumps({"sentence_good": f"right x {i}", "sentence_bad": "wrong", "UID": "x"}) + "\n" for i in range(3)))
@@ -319,3 +369,38 @@ def test_bad_places_are_refused_in_one_line(tmp_path: Path) -> None:
     cut = tmp_path / "cut.parquet"
     cut.write_bytes(milestone_file(trial, 1000).read_bytes()[:-40])
     assert "damaged" in refused(tmp_path, cut)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("task", [None, None], "column task: null, must be texts"),
+        ("task", [1, 2], "column task: int64, must be texts"),
+        ("uid", ["x", None], "column uid: values missing in 1 rows"),
+        ("item", ["0", "1"], "column item: string, must be whole numbers"),
+        ("rules", [["honest"], ["honest"]], "column rules: list<.*>, must be texts"),
+        ("rules", [None, "honest"], "column rules: values missing in 1 rows"),
+        ("credit", [1.0, float("nan")], "column credit = nan of blimp: must be from 0 to 1"),
+        ("credit", [None, 1.0], "column credit: values missing in 1 rows"),
+        ("credit", [1.0, 9.0], "column credit = 9 of blimp: must be from 0 to 1"),
+        ("margin", ["a", "b"], "column margin: string, must be numbers"),
+        ("nan", [0, 1], "column nan: int64, must be true or false"),
+    ],
+)
+def test_a_damaged_column_is_named(column: str, values: list[Any], message: str, tmp_path: Path) -> None:
+    write_items(tmp_path / "whole.parquet", [result("blimp", {"x": [1.0, -1.0]})])
+    table = pq.read_table(tmp_path / "whole.parquet")
+    damaged = table.set_column(table.schema.get_field_index(column), column, pa.array(values))
+    pq.write_table(damaged, tmp_path / "damaged.parquet")
+    refused_with = refused(tmp_path, tmp_path / "damaged.parquet")
+    assert "not a table of items, or a damaged one" in refused_with
+    assert re.search(message, refused_with)
+
+
+def test_items_of_reading_have_no_credit(tmp_path: Path) -> None:
+    write_items(tmp_path / "whole.parquet", [result("blimp", {"x": [1.0, -1.0]})])
+    table = pq.read_table(tmp_path / "whole.parquet")
+    for column, value in (("task", "reading"), ("credit", float("nan"))):
+        table = table.set_column(table.schema.get_field_index(column), column, pa.array([value] * 2))
+    pq.write_table(table, tmp_path / "reading.parquet")
+    assert len(read_items(tmp_path / "reading.parquet")) == 2

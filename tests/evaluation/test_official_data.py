@@ -113,6 +113,20 @@ def test_samples_are_seeded_nested_and_no_larger_than_asked(folder: Path) -> Non
     assert len({frozenset(chosen(3, seed)) for seed in range(5)}) > 1
 
 
+def test_a_sample_is_drawn_by_text_so_that_those_of_the_full_and_the_fast_set_overlap(tmp_path: Path) -> None:
+    full = [PAIR | {"sentence_good": f"good {i}"} for i in range(100)]
+    write(tmp_path / "full_eval" / "blimp_filtered" / "a.jsonl", *full)
+    write(tmp_path / "fast_eval" / "blimp_fast" / "a.jsonl", *full[99:19:-2])
+
+    def chosen(fast: bool, count: int | None) -> set[str]:
+        [task] = load_items(tmp_path, ["blimp"], fast=fast, items_per_uid=count)
+        return {item.sentences[0] for item in task.items}
+
+    for count in (1, 5, 20, 40):
+        assert chosen(False, count) & chosen(True, None) <= chosen(True, count)
+    assert len(chosen(False, 40) & chosen(True, 40)) > 8
+
+
 def test_one_file_and_one_directory_are_a_task_of_their_own(folder: Path) -> None:
     file = folder / "full_eval" / "blimp_filtered" / "a.jsonl"
     [pairs] = load_items(file, ["pairs"], fast=False)
