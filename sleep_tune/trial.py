@@ -87,6 +87,7 @@ class Trial:
         config, self.device = self.config, computing_device(self.config)
         store = open_store(self.prepared.directory)
         self.domains = store.domains
+        self.read = {"corpus_digest": self.prepared.corpus_digest, "store_digest": store.digest}
         self.tokens_per_word = len(store.tokens) / max(1, store.words)
         self.matched = self._matched(store.samples)
         self.run = Run(config, store, self.device, self.matched)
@@ -288,7 +289,7 @@ class Trial:
         final = {"words_seen": self.state.words_seen, "evaluation": self.config.evaluation.model_dump(mode="json")}
         diverged = bool(self.reports) and self.reports[-1].diverged
         final |= {"wall_s": self.wall_s, "short_buffers": self.state.short_buffers, "diverged": diverged, "tasks": tasks, "rows": table}
-        final["meters"] = self.meters.row()
+        final |= {"meters": self.meters.row(), **self.read}
         write_text(self.directory / "final.json", json.dumps(final, indent=1) + "\n")
         return tasks
 

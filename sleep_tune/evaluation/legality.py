@@ -1,26 +1,40 @@
 """Whether a trial kept to the challenge's budget: words of data, words seen with repeats, and the text its tokenizer was trained on.
 
+The text is read as it lies prepared today, and only where the trial's own record says that it is what was trained on.
 Words are whitespace words. Data are judged by the source text as it is distributed, words seen by the cleaned text, which is what the
 model reads; the other count stands beside each. What cannot be told any more is null, never taken for granted.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 
-from sleep_tune.config import Config, load_config
-from sleep_tune.data.token_store import Prepared, StoreDamaged, TokenStore, find_prepared, open_store
+from sleep_tune.config import Config, load_config, trial_id
+from sleep_tune.data.token_store import StoreDamaged, TokenStore, find_prepared, open_store
 from sleep_tune.errors import UserError
 from sleep_tune.evaluation.challenge import Track, names_of
 from sleep_tune.evaluation.model_source import ModelSource
 from sleep_tune.evaluation.raw_words import Kept, kept_words
 from sleep_tune.evaluation.result_records import models_in
 from sleep_tune.evaluation.strict_json import BadJson, parse
+from sleep_tune.files import file_digest
+from sleep_tune.fit import MOST_EXPOSURES
 from sleep_tune.presets import read_yaml
 
 Words = dict[str, int | None]  # of a text once cleaned and raw; None: unknown
+_CUT = 0.1  # share of the words seen that samples, counted whole, may be off by: of re-cut rows and the last one only a part is read
+
+
+@dataclass(frozen=True)
+class _Text:
+    """The trial's text: the words of its domains, its samples, and the tokenizer that it makes."""
+
+    kept: tuple[Kept, ...]
+    store: TokenStore
+    tokenizer_digest: str
 
 
 def is_trial(directory: Path) -> bool:
@@ -54,18 +68,21 @@ def wrong_model(trial: Path, results: Path) -> list[str]:
 def legality(trial: Path, track: str, limits: Track) -> dict[str, Any]:
     """What the run used of its budget and the verdicts; `legal` is null where one cannot be told. Raises UserError for a damaged trial."""
     config = trial_config(trial)
-    kept, store, unknown = _data(config)
-    seen, finished = _words_seen(trial)
-    exposures_N = _exposures(trial, store) if store is not None else None
+    final = _final(trial)
+    seen, finished = _words_seen(trial, final), final is not None
+    text, unknown = _text(trial, config, final or {})
+    exposures_N = _exposures(trial, text.store, seen if finished else None) if text else None
     data_words: Words = {"words": None, "raw_words": None}
     seen_words: Words = {"words": seen, "raw_words": None}
-    if store is not None:
-        data_words = {"words": sum(part.words for part in kept), "raw_words": sum(part.raw_words for part in kept)}
-        seen_words["raw_words"] = _raw_words_seen(seen, exposures_N, store, kept)
+    if text is not None:
+        data_words = {"words": sum(part.words for part in text.kept), "raw_words": sum(part.raw_words for part in text.kept)}
+        seen_words["raw_words"] = _raw_words_seen(seen, exposures_N, text)
         unknown += [] if exposures_N is not None else ["the raw words seen are unknown: no exposures.npy"]
+    own_tokenizer = _own_tokenizer(trial, text)
     verdicts = {
         "words_of_data": _within(data_words, limits.data_words),
         "words_seen": _read_within(seen_words, limits.seen_words) if finished else None,
+        "tokenizer_text": own_tokenizer or None,  # what another one was trained on, nobody knows
     }
     return {
         "trial": str(trial),
@@ -74,9 +91,15 @@ def legality(trial: Path, track: str, limits: Track) -> dict[str, Any]:
         "verdicts": verdicts,
         "words_of_data": {"limit": limits.data_words, **data_words, "limited_to": config.data.words},
         "words_seen": {"limit": limits.seen_words, **seen_words, "finished": finished},
-        "exposures": _summary(exposures_N, store) if exposures_N is not None and store is not None else None,
-        # it is trained on the very words that are trained on, after cleaning and the limit
-        "tokenizer_text": {**data_words, "beside_the_data": 0, "vocabulary": config.tokenizer.vocab_size},
+        "exposures": _summary(exposures_N, text.store) if exposures_N is not None and text is not None else None,
+        "times_read": {"allowed": MOST_EXPOSURES, "mean": seen / data_words["words"] if data_words["words"] else None},
+        # the trial's own is trained on the very words that are trained on, after cleaning and the limit
+        "tokenizer_text": {
+            **(data_words if own_tokenizer else dict.fromkeys(data_words)),
+            "beside_the_data": 0 if own_tokenizer else None,
+            "trained_on_the_data": own_tokenizer,
+            "vocabulary": config.tokenizer.vocab_size,
+        },
         "dev_text": "read for dev_loss alone, never trained on",
         "checkpoints": _checkpoints(trial, limits),
         "unknown": unknown,
@@ -102,8 +125,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     table = []
     for name, what in (("words_of_data", "words of data"), ("words_seen", "words seen, repeats counted")):
         counts = [None if found[name][key] is None else f"{found[name][key]:,}" for key in ("raw_words", "words")]
-        text = f"{counts[0] or 'unknown'} of the raw text ({counts[1] or 'unknown'} once cleaned)"
-        table.append(f"{what}: {text}, {said[found['verdicts'][name]]} the {found[name]['limit']:,} of {found['track']}")
+        shown = f"{counts[0] or 'unknown'} of the raw text ({counts[1] or 'unknown'} once cleaned)"
+        table.append(f"{what}: {shown}, {said[found['verdicts'][name]]} the {found[name]['limit']:,} of {found['track']}")
     exposures, seen = found["exposures"], found["words_seen"]
     if seen["raw_words"] and seen["raw_words"] > seen["limit"] and seen["words"]:
         allowed = seen["limit"] * seen["words"] // seen["raw_words"]
@@ -116,46 +139,99 @@ def lines(found: dict[str, Any]) -> list[str]:
             f"exposures: {exposures['mean']:.2f} a sample on average, {exposures['most']} at most, {exposures['never']:,} samples never "
             "(limited are the words seen, and so the mean; a single sample may be replayed more often)"
         )
-    table.append("tokenizer: trained on the words of data, no other text")
+    times, allowed = found["times_read"]["mean"], found["times_read"]["allowed"]
+    if times is not None and times > allowed + 1e-4:
+        counts = f"{seen['words']:,} words seen of {found['words_of_data']['words']:,} words of data"
+        table.append(
+            f"TOO MANY exposures: the text was read {times:.3g} times on average ({counts}, once cleaned), BabyLM allows {allowed}; "
+            "the verdict at the end is about words alone"
+        )
+    table.append(_TOKENIZER[found["tokenizer_text"]["trained_on_the_data"]])
     return table + list(found["unknown"])
 
 
-def _data(config: Config) -> tuple[tuple[Kept, ...], TokenStore | None, list[str]]:
-    """Words by domain and the samples of the trial's text, or why they cannot be told."""
+_TOKENIZER = {
+    True: "tokenizer: trained on the words of data, no other text",
+    False: "tokenizer: model/tokenizer.json is not the one that the words of data make: the text it was trained on is unknown",
+    None: "tokenizer: the text it was trained on is unknown: no model/tokenizer.json, or nothing to compare it with",
+}
+
+
+def _text(trial: Path, config: Config, final: dict[str, Any]) -> tuple[_Text | None, list[str]]:
+    """The text that the trial read, or why it cannot be told."""
     from sleep_tune.study.material import recipe
 
     try:
         asked = recipe(config)
-        prepared: Prepared | None = find_prepared(**asked)
-        if prepared is not None:
-            return kept_words(prepared.report, asked), open_store(prepared.directory), []
+        prepared = find_prepared(**asked)
+        if prepared is None:
+            return None, ["the words of data are unknown: the prepared text is no longer in the cache"]
+        store = open_store(prepared.directory)
+        same = _read_by(trial, trial_id(config, prepared.corpus_digest), (prepared.corpus_digest, store.digest), final)
+        if same:
+            return _Text(kept_words(prepared.report, asked), store, prepared.tokenizer_digest), []
     except (UserError, StoreDamaged) as error:
-        return (), None, [f"the words of data are unknown: {error}"]
-    return (), None, ["the words of data are unknown: the prepared text is no longer in the cache"]
+        return None, [f"the words of data are unknown: {error}"]
+    if same is None:
+        return None, ["the words of data are unknown: neither final.json nor a checkpoint tells which text the trial read"]
+    return None, ["the words of data are unknown: the text or config.yaml has been changed since the trial read it"]
 
 
-def _words_seen(trial: Path) -> tuple[int, bool]:
-    """Words seen, and whether the run is over. Raises UserError where the records are damaged."""
-    final = trial / "final.json"
-    path = final if final.exists() else trial / "steps.jsonl"
+def _read_by(trial: Path, identity: str, digests: tuple[str, str], final: dict[str, Any]) -> bool | None:
+    """Whether the trial was trained on a text, given the identity it would have and the digests of corpus and store; None: not told."""
+    told = (final.get("corpus_digest"), final.get("store_digest"))
+    if told != (None, None):
+        return told == digests
+    from sleep_tune.training.checkpoint import checkpoints, identity_of  # imports torch: only for a trial that is not over, or an old one
+
+    found = [one for path in checkpoints(trial) if (one := identity_of(path)) is not None]
+    return found[0] == identity if found else None
+
+
+def _own_tokenizer(trial: Path, text: _Text | None) -> bool | None:
+    """Whether the model's tokenizer is the one that is trained on the trial's text; None where either is not there."""
+    path = trial / "model" / "tokenizer.json"
+    if text is None or not path.is_file():
+        return None
+    return file_digest(path) == text.tokenizer_digest
+
+
+def _final(trial: Path) -> dict[str, Any] | None:
+    """What the trial wrote when it was over; None before. Raises UserError for a damaged record."""
+    path = trial / "final.json"
+    if not path.exists():
+        return None
     try:
-        if final.exists():
-            return _count(final.read_bytes()), True
+        found = parse(path.read_bytes())
+    except BadJson:
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: damaged; the words seen cannot be read")
+    return found
+
+
+def _words_seen(trial: Path, final: dict[str, Any] | None) -> int:
+    """Words seen, of a run that is not over so far. Raises UserError where the records are damaged."""
+    path = trial / ("steps.jsonl" if final is None else "final.json")
+    try:
+        if final is not None:
+            return _count(final)
         steps = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-        return (_count(steps[-1]) if steps else 0), False
+        return _count(parse(steps[-1])) if steps else 0
     except (BadJson, KeyError, TypeError):
         raise UserError(f"{path}: damaged; the words seen cannot be read") from None
 
 
-def _count(text: bytes) -> int:
-    words = parse(text)["words_seen"]
+def _count(record: Any) -> int:
+    words = record["words_seen"]
     if type(words) is not int or words < 0:
         raise TypeError("no number of words")
     return words
 
 
-def _exposures(trial: Path, store: TokenStore) -> Any:
-    """How often each sample was trained on (N,); None for a trial that is not over. Raises UserError for a damaged file."""
+def _exposures(trial: Path, store: TokenStore, seen: int | None) -> Any:
+    """How often each sample was trained on (N,); None for a trial that is not over. Raises UserError for a damaged file, and for counts
+    that cannot add up to the words `seen`."""
     path = trial / "exposures.npy"
     if not path.exists():
         return None
@@ -167,18 +243,23 @@ def _exposures(trial: Path, store: TokenStore) -> Any:
         raise UserError(f"{path}: damaged; not an array of counts")
     if exposures_N.shape != store.words_N.shape:
         raise UserError(f"{path}: of {exposures_N.size:,} samples, the text has {len(store.words_N):,}: damaged, or another text")
+    if (exposures_N.astype(np.int64) < 0).any():
+        raise UserError(f"{path}: damaged; a sample was trained on less than 0 times")
+    words = float(exposures_N.astype(np.float64) @ store.words_N)
+    if seen is not None and abs(words - seen) > _CUT * seen:
+        raise UserError(f"{path}: its samples have {words:,.0f} words, the trial has seen {seen:,}: damaged, or another run's")
     return exposures_N.astype(np.int64)
 
 
-def _raw_words_seen(seen: int, exposures_N: Any, store: TokenStore, kept: tuple[Kept, ...]) -> int | None:
+def _raw_words_seen(seen: int, exposures_N: Any, text: _Text) -> int | None:
     """Words of the raw text that stand behind the cleaned ones seen, domain by domain: cleaning takes more from one than from another."""
     if exposures_N is None:
         return None
-    ratio_D = np.array([part.raw_words / max(1, part.words) for part in kept])
-    words_N = exposures_N * store.words_N.astype(np.int64)
+    ratio_D = np.array([part.raw_words / max(1, part.words) for part in text.kept])
+    words_N = exposures_N * text.store.words_N.astype(np.int64)
     if not words_N.sum():
         return seen
-    return round(seen * float(words_N @ ratio_D[store.domain_N]) / float(words_N.sum()))
+    return round(seen * float(words_N @ ratio_D[text.store.domain_N]) / float(words_N.sum()))
 
 
 def _summary(exposures_N: Any, store: TokenStore) -> dict[str, Any]:

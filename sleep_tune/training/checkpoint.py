@@ -32,6 +32,7 @@ _APART = (*_ARRAYS, "importance_P", "candidates")
 _TENSOR = "$tensor"  # what stands for a tensor in the plain values: its number
 _TRAILER = struct.Struct("<8sQI")
 _MARK = b"complete"
+_LONGEST_HEADER = 1 << 26  # bytes: of what is no checkpoint, no more is read
 _BLOCK = 4 << 20  # bytes written and summed at a time: each takes a turn from the training thread's Python
 
 
@@ -187,6 +188,16 @@ def load_newest(directory: Path, run: Run, identity: str, say: Callable[[str], N
     if found:
         raise RunError(f"{directory}: all {len(found)} checkpoints are damaged; remove them to start this run again from 0")
     return None
+
+
+def identity_of(path: Path) -> str | None:
+    """The run that wrote a checkpoint, by its first line alone; None where that is damaged."""
+    try:
+        with path.open("rb") as file:
+            identity = json.loads(file.readline(_LONGEST_HEADER))["identity"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return identity if isinstance(identity, str) else None
 
 
 def read(path: Path, identity: str) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from sleep_tune.config import Config, trial_id
+from sleep_tune.data.token_store import Prepared, open_store
 from sleep_tune.evaluation.challenge import AOA_CONTEXTS, EDITIONS, GLUE, TRACKS, File
 
 Fill = Callable[..., None]
@@ -61,6 +64,21 @@ def fill() -> Fill:
 def write_value() -> Callable[[Path, Any], None]:
     """Write a value as JSON, directories and all."""
     return write
+
+
+def _leave(directory: Path, config: Config, prepared: Prepared, words_seen: int) -> None:
+    told = {"corpus_digest": prepared.corpus_digest, "store_digest": open_store(prepared.directory).digest}
+    write(directory / "final.json", {"words_seen": words_seen, **told})
+    header = {"sleep_tune_checkpoint": 3, "identity": trial_id(config, prepared.corpus_digest)}
+    (directory / "checkpoint_000000001").write_text(json.dumps(header) + "\n")
+    (directory / "model").mkdir(exist_ok=True)
+    shutil.copy(prepared.tokenizer_file, directory / "model" / "tokenizer.json")
+
+
+@pytest.fixture(scope="session")
+def leave() -> Callable[[Path, Config, Prepared, int], None]:
+    """leave(directory, config, prepared, words_seen): what a finished trial leaves behind of the text that it read."""
+    return _leave
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from sleep_tune.evaluation.legality import is_trial, legality, lines
 from sleep_tune.evaluation.submission import main
 from sleep_tune.presets import combine, set_field, write_yaml
 from sleep_tune.study.material import recipe
+from sleep_tune.trial import Trial
 
 SMALL = TRACKS["strict-small"]
 # 18 words, 13 once cleaned: two say who speaks, and punctuation is no word of its own
@@ -33,7 +34,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make_trial(text: Path, tmp_path: Path) -> Callable[..., Path]:
+def make_trial(text: Path, tmp_path: Path, leave: Callable[..., None]) -> Callable[..., Path]:
     """make_trial(words=limit): a finished trial on that text, which saw the samples of childes twice and the others once."""
 
     def make(words: int | None = None) -> Path:
@@ -41,7 +42,8 @@ def make_trial(text: Path, tmp_path: Path) -> Callable[..., Path]:
         for name, value in {"data.source": {"directory": str(text)}, "tokenizer.vocab_size": 300, "data.words": words}.items():
             raw = set_field(raw, name, value)
         config = load_config(raw)
-        store = open_store(prepare(**recipe(config)).directory)
+        prepared = prepare(**recipe(config))
+        store = open_store(prepared.directory)
         exposures_N = 2 - store.domain_N.astype(np.uint32)
         directory = tmp_path / f"trial{words}"
         directory.mkdir()
@@ -49,7 +51,7 @@ def make_trial(text: Path, tmp_path: Path) -> Callable[..., Path]:
         np.save(directory / "exposures.npy", exposures_N)
         seen = int(exposures_N @ store.words_N)
         (directory / "steps.jsonl").write_text(json.dumps({"words_seen": seen}) + "\n")
-        (directory / "final.json").write_text(json.dumps({"words_seen": seen}))
+        leave(directory, config, prepared, seen)
         return directory
 
     return make
@@ -68,7 +70,7 @@ def test_data_is_judged_raw_and_words_seen_as_they_were_read(make_trial: Callabl
     assert found["legal"] is True
     between = Track(raw - 1, seen["raw_words"] - 1, (1,))  # the cleaned words are within these limits, the raw ones are not
     over = legality(trial, "strict-small", between)
-    assert over["verdicts"] == {"words_of_data": False, "words_seen": True}
+    assert over["verdicts"] == {"words_of_data": False, "words_seen": True, "tokenizer_text": True}
     said = lines(over)
     assert said[0] == f"words of data: {raw:,} of the raw text ({raw - 2400:,} once cleaned), OVER the {raw - 1:,} of strict-small"
     allowed = (seen["raw_words"] - 1) * seen["words"] // seen["raw_words"]
@@ -98,6 +100,89 @@ def test_raw_words_that_cannot_be_told_are_not_taken_for_granted(make_trial: Cal
     assert found["verdicts"]["words_of_data"] is None
     assert found["unknown"][0].startswith("the words of data are unknown: ")
     assert "words of data: unknown of the raw text (unknown once cleaned), cannot be told to be within" in lines(found)[0]
+
+
+def train(directory: Path, source: Path, **fields: Any) -> Path:
+    """A real trial on a text, as small as can be."""
+    raw = combine(["tiny", "epochs"])
+    small: dict[str, Any] = {
+        "model.width": 16,
+        "model.heads": 2,
+        "model.ffn": 32,
+        "evaluation.milestones.tasks": [],
+        "evaluation.final.tasks": [],
+    }
+    for name, value in {"data.source": {"directory": str(source)}, "tokenizer.vocab_size": 300, **small, **fields}.items():
+        raw = set_field(raw, name, value)
+    config = load_config(raw)
+    trial = Trial(config, prepare(**recipe(config)), directory, [config.budget_words])
+    trial.advance()
+    trial.finish()
+    trial.close()
+    return directory
+
+
+def write_lines(source: Path, line: str) -> None:
+    for split, count in (("train", 200), ("dev", 20)):
+        source.mkdir(exist_ok=True)
+        (source / f"childes.{split}").write_text("".join(line.format(i) + "\n" for i in range(count)))
+
+
+def test_a_trial_is_not_judged_by_a_text_that_it_has_not_read(tmp_path: Path) -> None:
+    """The text is changed to one of twice the words and as many samples, and another trial reads that."""
+    source, fields = tmp_path / "own", {"data.rows": "lines", "budget_words": 3000}
+    write_lines(source, "cat dog {} ran away now")
+    first = train(tmp_path / "first", source, **fields)
+    found = legality(first, "strict-small", SMALL)
+    assert (found["words_of_data"]["words"], found["legal"], found["unknown"]) == (1200, True, [])
+    write_lines(source, "a b c d e f g h {} j k l")
+    second = train(tmp_path / "second", source, **fields)
+    assert legality(second, "strict-small", SMALL)["words_of_data"]["words"] == 2400
+    found = legality(first, "strict-small", SMALL)
+    assert (found["words_of_data"]["words"], found["exposures"], found["legal"]) == (None, None, None)
+    assert found["unknown"] == ["the words of data are unknown: the text or config.yaml has been changed since the trial read it"]
+    for told in ("corpus_digest", "store_digest"):  # as trials wrote it before: their checkpoints tell
+        for trial in (first, second):
+            final = json.loads((trial / "final.json").read_text())
+            (trial / "final.json").write_text(json.dumps({name: value for name, value in final.items() if name != told}))
+    assert legality(first, "strict-small", SMALL)["words_of_data"]["words"] is None
+    assert legality(second, "strict-small", SMALL)["words_of_data"]["words"] == 2400
+    for path in second.glob("checkpoint_*"):
+        path.unlink()
+    found = legality(second, "strict-small", SMALL)
+    assert (found["words_of_data"]["words"], found["legal"]) == (None, None)
+    assert found["unknown"] == ["the words of data are unknown: neither final.json nor a checkpoint tells which text the trial read"]
+
+
+def test_more_than_ten_readings_of_the_text_are_said_aloud(tmp_path: Path) -> None:
+    write_lines(tmp_path / "own", "cat dog {} ran away now")
+    for budget, too_many in ((12_000, False), (14_400, True)):
+        found = legality(train(tmp_path / str(budget), tmp_path / "own", budget_words=budget), "strict-small", SMALL)
+        said = [line for line in lines(found) if line.startswith("TOO MANY exposures: the text was read 12 times on average (14,400 words")]
+        assert (bool(said), found["legal"]) == (too_many, True)
+
+
+def test_a_tokenizer_that_the_words_of_data_do_not_make_is_not_vouched_for(make_trial: Callable[..., Path]) -> None:
+    trial = make_trial()
+    path = trial / "model" / "tokenizer.json"
+    assert "tokenizer: trained on the words of data, no other text" in lines(legality(trial, "strict-small", SMALL))
+    path.write_text(path.read_text() + " ")
+    found = legality(trial, "strict-small", SMALL)
+    assert (found["verdicts"]["tokenizer_text"], found["legal"]) == (None, None)
+    assert found["tokenizer_text"]["raw_words"] is None
+    assert any(line.startswith("tokenizer: model/tokenizer.json is not the one that the words of data make") for line in lines(found))
+    path.unlink()
+    found = legality(trial, "strict-small", SMALL)
+    assert (found["verdicts"]["tokenizer_text"], found["legal"]) == (None, None)
+    assert any(line.startswith("tokenizer: the text it was trained on is unknown") for line in lines(found))
+
+
+@pytest.mark.parametrize("times", [-1, 0, 100_000])
+def test_exposures_that_cannot_be_this_runs_are_refused(times: int, make_trial: Callable[..., Path]) -> None:
+    trial = make_trial()
+    np.save(trial / "exposures.npy", np.load(trial / "exposures.npy").astype(np.int64) * times)
+    with pytest.raises(UserError, match=r"exposures\.npy: (damaged; a sample was|its samples have [\d,]+ words, the trial has seen)"):
+        legality(trial, "strict-small", SMALL)
 
 
 DAMAGE: dict[str, list[bytes]] = {
