@@ -5,6 +5,7 @@ the content: it is named, a line each. Approximate and non-official scorings are
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -45,6 +46,14 @@ class Results:
     def zero_shot(self, revision: str, below: str) -> Path:
         """Of a dataset."""
         return self.place(revision, f"zero_shot/{self.backend}/{below}")
+
+    def models(self, revision: str) -> dict[str, tuple[Path, str | None]]:
+        """The models that the records of a revision's results know of: by digest, a directory of results and where the model was."""
+        found: dict[str, tuple[Path, str | None]] = {}
+        for directory in self.directories(revision):
+            with suppress(UserError):  # a damaged record: named where its results are read
+                found |= models_in(directory)
+        return found
 
 
 @dataclass
@@ -247,14 +256,9 @@ def _mixed(results: Results, revisions: Sequence[str]) -> list[str]:
     lines: list[str] = []
     of_model: dict[str, str] = {}
     for revision in ("main", *revisions):
-        models: dict[str, Path] = {}
-        for directory in results.directories(revision):
-            try:
-                models |= models_in(directory) if directory.is_dir() else {}
-            except UserError:  # named where the file is read
-                continue
+        models = results.models(revision)
         if len(models) > 1:
-            places = ", ".join(str(place.relative_to(results.root)) for place in models.values())
+            places = ", ".join(str(place.relative_to(results.root)) for place, _ in models.values())
             lines.append(f"{revision}: results of {len(models)} models: {places}: score one of them again with another --out")
         for model in models if revision != "main" else ():
             other = of_model.setdefault(model, revision)

@@ -76,11 +76,12 @@ def part_of(items: TaskItems, fast: bool, items_per_uid: int | None) -> Part:
 
 @dataclass(frozen=True)
 class Target:
-    """A model that is scored: its revision in the results, a digest of its files, of a checkpoint the words it has seen."""
+    """A model that is scored: its revision in the results, a digest of its files, of a checkpoint the words it has seen and its place."""
 
     revision: str
     digest: str
     words_seen: float | None = None
+    place: str | None = None  # None: where the records' own model is
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,10 @@ class Records:
         """The model itself, not one of its checkpoints."""
         return Target(self.source.revision, self.source.digest)
 
+    def identity(self, target: Target) -> Identity:
+        """Whose results the official files are."""
+        return Identity.of(target.digest, target.place or self.source.place)
+
     @property
     def label(self) -> str:
         """The backend as results name it."""
@@ -148,7 +153,7 @@ class Records:
         both; `more` is kept in it. A sample of items never takes the place of the whole."""
         official = official and not (isinstance(result, AgeResult) and not result.defined) and not self._whole_is_there(target, part)
         if official:
-            write_results(result, self.out, self.source.name, target.revision, Identity.of(target.digest, self.source.place))
+            write_results(result, self.out, self.source.name, target.revision, self.identity(target))
         about = self._about(target, self.label, part) | {"key": self._key(target, part), "notes": result.notes(), "official": official}
         _publish(self._path(target.revision, self.label, part), about | dict(more or {}), result.rows, item_columns(result))
 

@@ -5,6 +5,7 @@ Words are whitespace words. Data are judged by the source text as it is distribu
 model reads; the other count stands beside each. What cannot be told any more is null, never taken for granted.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from sleep_tune.config import Config, load_config, trial_id
 from sleep_tune.data.token_store import StoreDamaged, TokenStore, find_prepared, open_store
 from sleep_tune.errors import UserError
 from sleep_tune.evaluation.challenge import Track, names_of
+from sleep_tune.evaluation.collation import Results
 from sleep_tune.evaluation.model_source import ModelSource
 from sleep_tune.evaluation.raw_words import Kept, kept_words
-from sleep_tune.evaluation.result_records import models_in
 from sleep_tune.evaluation.strict_json import BadJson, parse
 from sleep_tune.files import file_digest
 from sleep_tune.fit import MOST_EXPOSURES
@@ -54,15 +55,37 @@ def trial_config(trial: Path) -> Config:
     return load_config(raw)
 
 
-def wrong_model(trial: Path, results: Path) -> list[str]:
-    """A line where the final model's results are known to be of another model than the trial's own."""
-    own = trial / "model"
-    if not own.is_dir() or not results.is_dir():
-        return []
-    others = models_in(results)
-    if not others or ModelSource(str(own)).digest in others:
-        return []
-    return [f"{results.parent.name}: the results are of another model than {own}: score that one, or name its own trial (--trial)"]
+def wrong_models(trial: Path, results: Results, revisions: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A line on each revision whose results are known to be of another model than the trial's own; and a note on checkpoints of which
+    that cannot be told, as the trial has kept none of their name."""
+    wrong: list[str] = []
+    unknown: list[str] = []
+    for revision in ("main", *revisions):
+        found = results.models(revision)
+        own = trial / "model" if revision == "main" else next(iter(_kept(trial, revision)), None)
+        if not found or (own == trial / "model" and not own.is_dir()):
+            continue
+        if own is None:
+            strangers = [place for _, place in found.values() if place and _other_trial(trial, Path(place))]
+            wrong += [f"{revision}: the results are of {place}, a model of another trial than {trial}" for place in strangers]
+            unknown += [] if strangers else [revision]
+        elif ModelSource(str(own)).digest not in found:
+            which = results.model if revision == "main" else revision
+            wrong.append(f"{which}: the results are of another model than {own}: score that one, or name its own trial (--trial)")
+    return wrong, [
+        f"{', '.join(unknown)}: not known to be of {trial}: it has kept no models of these names in milestones/"
+    ] if unknown else []
+
+
+def _kept(trial: Path, revision: str) -> list[Path]:
+    """Where the trial has kept the model of a revision."""
+    return [path for name in names_of(revision) if (path := trial / "milestones" / name).is_dir()]
+
+
+def _other_trial(trial: Path, place: Path) -> bool:
+    """Whether a model is a checkpoint that another trial has kept."""
+    owner = place.parent.parent
+    return place.parent.name == "milestones" and is_trial(owner) and not owner.samefile(trial)
 
 
 def legality(trial: Path, track: str, limits: Track) -> dict[str, Any]:
@@ -141,9 +164,9 @@ def lines(found: dict[str, Any]) -> list[str]:
         )
     times, allowed = found["times_read"]["mean"], found["times_read"]["allowed"]
     if times is not None and times > allowed + 1e-4:
-        counts = f"{seen['words']:,} words seen of {found['words_of_data']['words']:,} words of data"
+        both = f"{seen['words']:,} words seen of {found['words_of_data']['words']:,} words of data"
         table.append(
-            f"TOO MANY exposures: the text was read {times:.3g} times on average ({counts}, once cleaned), BabyLM allows {allowed}; "
+            f"TOO MANY exposures: the text was read {times:.3g} times on average ({both}, once cleaned), BabyLM allows {allowed}; "
             "the verdict at the end is about words alone"
         )
     table.append(_TOKENIZER[found["tokenizer_text"]["trained_on_the_data"]])
@@ -276,5 +299,5 @@ def _summary(exposures_N: Any, store: TokenStore) -> dict[str, Any]:
 
 def _checkpoints(trial: Path, limits: Track) -> dict[str, list[str]]:
     """The challenge's checkpoints of which the trial has kept a model, and the others."""
-    there = [name for name in limits.revisions if any((trial / "milestones" / own).is_dir() for own in names_of(name))]
+    there = [name for name in limits.revisions if _kept(trial, name)]
     return {"kept": there, "missing": [name for name in limits.revisions if name not in there]}

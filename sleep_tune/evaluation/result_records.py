@@ -69,12 +69,13 @@ def read_record(place: Path) -> Record | None:
         raise UserError(f"{path}: damaged ({' '.join(str(error).split())[:80]}); delete {place} and score again") from None
 
 
-def models_in(directory: Path) -> dict[str, Path]:
-    """The models that results below `directory` are of, each with a place where that is told. Raises UserError for a damaged record."""
-    found: dict[str, Path] = {}
+def models_in(directory: Path) -> dict[str, tuple[Path, str | None]]:
+    """The models that results below `directory` are of, each with a directory of its results and where it was. Raises UserError for a
+    damaged record."""
+    found: dict[str, tuple[Path, str | None]] = {}
     for path, record in _records(directory):
         if record.model is not None:
-            found.setdefault(record.model, path)
+            found.setdefault(record.model, (path, record.place))
     return found
 
 

@@ -16,7 +16,7 @@ from sleep_tune.errors import OneLineParser, UserError, nearest, one_line, run_m
 from sleep_tune.evaluation.challenge import EDITIONS, GLUE, TRACKS
 from sleep_tune.evaluation.collation import Collation, collate, find_results
 from sleep_tune.evaluation.finetune_settings import GROUP
-from sleep_tune.evaluation.legality import is_trial, legality, lines, trial_config, wrong_model
+from sleep_tune.evaluation.legality import is_trial, legality, lines, trial_config, wrong_models
 from sleep_tune.evaluation.plan import BACKENDS
 from sleep_tune.evaluation.questions import Questions
 from sleep_tune.evaluation.rules import RULES
@@ -51,7 +51,9 @@ def _submit(options: argparse.Namespace) -> int:
         why = next((line for line in made.problems if ": missing" not in line), made.problems[0])
         raise UserError(f"{directory}: nothing there that belongs into a submission of {options.edition}: {_plain(why)}")
     budget = legality(trial, options.track, TRACKS[options.track]) if trial else None
-    made.problems += wrong_model(trial, results.root / results.model / "main") if trial else []
+    if trial:
+        wrong, unknown = wrong_models(trial, results, TRACKS[options.track].revisions)
+        made.problems, made.notes = made.problems + wrong, made.notes + unknown
     problems, notes = [_plain(line) for line in made.problems], [_plain(line) for line in [*notes, *made.notes]]
     write_text(out, json.dumps(made.content))
     about = {"edition": options.edition, "track": options.track, "model": _plain(results.model), "backend": results.backend}

@@ -62,7 +62,7 @@ def settle_series(options: argparse.Namespace, names: Names) -> dict[str, Target
     for place, checkpoint in found.items():
         model = replace(source, place=source.place if source.hub else place, revision=checkpoint.name)
         model.config()
-        series[place] = Target(checkpoint.name, model.digest, checkpoint.words_seen)
+        series[place] = Target(checkpoint.name, model.digest, checkpoint.words_seen, model.place)
         if checkpoint.name == options.revision and model.digest != source.digest:
             raise UserError(f"--revision = {options.revision}: is another model than the checkpoint of that name, {place}")
     return series

@@ -188,6 +188,20 @@ def test_each_checkpoint_has_the_scores_that_a_command_of_its_own_gives_it(comma
         assert theirs == ours
 
 
+def test_a_checkpoints_results_say_where_it_was_and_another_series_is_refused(
+    command: list[str], series: Path, model: Path, tmp_path: Path
+) -> None:
+    assert main([*command, "wug_adj", "--checkpoints", str(series)]) == 0
+    records = {path.relative_to(tmp_path / "out/results/final").parts[0]: path for path in (tmp_path / "out").rglob("made_from.json")}
+    places = {name: json.loads(path.read_text())["place"] for name, path in records.items()}
+    assert places == {"main": str(model)} | {name: str(series / name) for name in CHECKPOINTS}
+    for name in CHECKPOINTS:
+        shutil.copytree(series / name, tmp_path / "others" / name)
+        (tmp_path / "others" / name / "more.json").write_text("{}")
+    with pytest.raises(UserError, match=r"chck_1M holds results of the model .*/checkpoints/chck_1M; choose another --out"):
+        main([*command, "wug_adj", "--checkpoints", str(tmp_path / "others")])
+
+
 def _only(out: Path, name: str, tmp_path: Path) -> Path:
     """The results of one revision, alone."""
     shutil.copytree(out / "results" / "final" / name, tmp_path / f"only_{name}" / "results" / "final" / name)

@@ -13,6 +13,7 @@ from sleep_tune.data.token_store import open_store, prepare
 from sleep_tune.errors import UserError
 from sleep_tune.evaluation.challenge import TRACKS, Track, names_of, revision_of
 from sleep_tune.evaluation.legality import is_trial, legality, lines
+from sleep_tune.evaluation.model_source import ModelSource
 from sleep_tune.evaluation.submission import main
 from sleep_tune.presets import combine, set_field, write_yaml
 from sleep_tune.study.material import recipe
@@ -231,6 +232,48 @@ def test_results_inside_a_trial_are_its_own_and_those_of_another_model_are_named
     assert main([str(trial), "--out", out]) == 1
     problems = json.loads((tmp_path / "x.json.legality.json").read_text())["problems"]
     assert [line.partition(" than ")[0] for line in problems if "another model" in line] == ["model: the results are of another model"]
+
+
+def test_checkpoints_of_another_model_than_the_trials_are_named(
+    make_trial: Callable[..., Path], fill: Callable[..., None], tmp_path: Path, write_value: Callable[[Path, Any], None]
+) -> None:
+    trial, other = make_trial(), make_trial(2800)
+    results = trial / "evaluation" / "results" / "model"
+    fill(results, "2025", "reading", revisions=("chck_1M", "chck_2M", "chck_3M", "chck_4M"))
+    for place in (
+        trial / "milestones/chck_1M",
+        trial / "milestones/words_2000000",
+        other / "milestones/chck_3M",
+        tmp_path / "else/chck_4M",
+    ):
+        write_value(place / "config.json", str(place))
+
+    def record(revision: str, place: Path) -> None:
+        about = {"rules": "2025", "edition": "2025", "items": 1, "ties": 0, "nans": 0, "unofficial": []}
+        told = {"model": ModelSource(str(place)).digest, "place": str(place)}
+        write_value(results / revision / "zero_shot/mlm/reading/made_from.json", about | told)
+
+    def said() -> tuple[list[str], list[str]]:
+        assert main([str(trial), "--out", str(tmp_path / "x.json")]) == 1
+        beside = json.loads((tmp_path / "x.json.legality.json").read_text())
+        return [line for line in beside["problems"] if "another" in line], [
+            line for line in beside["notes"] if "not known to be of" in line
+        ]
+
+    record("chck_1M", trial / "milestones/chck_1M")
+    record("chck_2M", trial / "milestones/words_2000000")
+    assert said() == ([], [])
+    record("chck_2M", tmp_path / "else/chck_4M")
+    record("chck_3M", other / "milestones/chck_3M")
+    problems, notes = said()
+    assert [line.partition(": score")[0] for line in problems] == [
+        f"chck_2M: the results are of another model than {trial}/milestones/words_2000000",
+        f"chck_3M: the results are of {other}/milestones/chck_3M, a model of another trial than {trial}",
+    ]
+    assert notes == []
+    (tmp_path / "else/chck_4M/more.json").write_text("{}")
+    record("chck_4M", tmp_path / "else/chck_4M")
+    assert said()[1] == [f"chck_4M: not known to be of {trial}: it has kept no models of these names in milestones/"]
 
 
 def test_a_checkpoint_has_the_challenges_name_and_a_trials_own() -> None:
