@@ -10,7 +10,7 @@ from sleep_tune.evaluation.finetune_command import add_options, check_options, s
 from sleep_tune.evaluation.finished import Records, Subset
 from sleep_tune.evaluation.model_source import HUB, ModelSource, backend_of
 from sleep_tune.evaluation.plan import WITHIN_WORD
-from sleep_tune.evaluation.result_records import refuse_other_model
+from sleep_tune.evaluation.result_records import refuse_other_model, refuse_other_scores
 from sleep_tune.evaluation.rules import RULES
 from sleep_tune.evaluation.task_names import HELP, read_names
 from sleep_tune.evaluation.zero_shot_command import Asked, read_asked, score_zero_shot, settle_series
@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     records = Records(out, source, options.backend, options.rules, options.bf16)
     for target in (records.final, *asked.series.values()):  # before hours of scoring, not after
         refuse_other_model(out, source.name, target.revision, records.identity(target))
+    refuse_other_scores(out, source.revision, records.identity(records.final))
     with full_disk_named(out):
         if asked.parts or asked.ages:
             score_zero_shot(asked, records)

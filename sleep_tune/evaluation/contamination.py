@@ -122,13 +122,14 @@ def _hits(asked: Sequence[Question], texts: Sequence[str], searcher: Searcher) -
 
 
 def _example(question: Question, searchers: Searchers, streams: Sequence[str]) -> dict[str, Any]:
-    """The first of a question's texts that was found, exactly if any was."""
+    """The first of a question's texts that was found, exactly if any was; how many of its other texts were found too."""
     ways = (("exact", searchers.exact), ("normalised", searchers.normalised))
     way, searcher, side, text = next(
         (way, searcher, side, text) for way, searcher in ways for side, text in _sides(question) if searcher.times_of(text)
     )
     place = {"text": text, "candidate": side, "found": way, "times": searcher.times_of(text), "first_in": streams[searcher.where_of(text)]}
-    return {"uid": question.item.uid, "item": question.item.index, **place}
+    found = {text for _, text in _sides(question) if searchers.normalised.times_of(text)}  # what is found exactly is among these
+    return {"uid": question.item.uid, "item": question.item.index, **place, "more": len(found) - 1}
 
 
 def _sides(question: Question) -> list[tuple[str, str]]:
@@ -224,6 +225,17 @@ def _write(
     write_table(out / "contamination.parquet", {name: [row[k] for row in found] for k, name in enumerate(names)})
 
 
+def _found(row: TaskReport) -> list[str]:
+    """A line an example, and how many items there are beside these."""
+    lines = []
+    for example in row.examples:
+        line = f"{row.task} {example['uid']}_{example['item']} ({example['candidate']}, {example['found']}): {example['text']!r}"
+        more = f"; and {example['more']} more of its sentences" if example["more"] else ""
+        lines.append(f"{line}: {example['times']} times, first in {example['first_in']}{more}")
+    left = row.normalised.any - len(row.examples)
+    return lines + ([f"{row.task}: {left:,} more items, all in contamination.parquet"] if left else [])
+
+
 def _show(options: argparse.Namespace, words: int, reports: Sequence[TaskReport]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -235,15 +247,13 @@ def _show(options: argparse.Namespace, words: int, reports: Sequence[TaskReport]
         cells = []
         for hits in (row.exact, row.normalised):
             cells += [f"{hits.any:,}", f"{100 * hits.any / max(1, row.items):.2f}", f"{hits.right:,}", f"{hits.wrong:,}"]
-        table.add_row(row.task, f"{row.items:,}", *cells, f"{row.sentences:,}")
+        name = "reading (sentences)" if row.task == "reading" else row.task  # elsewhere its items are words
+        table.add_row(name, f"{row.items:,}", *cells, f"{row.sentences:,}")
     console = Console(width=max(Console().width, _WIDTH))
     console.print(table)
     for row in reports:
-        for example in row.examples[:2]:
-            line = f"{row.task} {example['uid']}_{example['item']} ({example['candidate']}, {example['found']}): {example['text']!r}"
-            console.print(
-                f"{line}: {example['times']} times, first in {example['first_in']}", soft_wrap=True, highlight=False, markup=False
-            )
+        for line in _found(row):
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
     console.print(f"written: {options.out}/contamination.json, contamination.parquet", soft_wrap=True, highlight=False)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from sleep_tune.evaluation.scores import accuracy_stderr
 from sleep_tune.evaluation.tasks import BadItem, Edition, Item, Raw, Task
 
 Ints = npt.NDArray[np.int64]
@@ -168,13 +169,12 @@ METRICS: Mapping[str, Callable[[Ints, Ints], float]] = {"accuracy": accuracy, "f
 
 
 def metric_stderr(metric: str, label_I: Ints, chosen_I: Ints) -> float:
-    """Standard error over rows of accuracy or F1, the latter to first order (a ratio of two means); 0.5 for a single row."""
+    """Standard error over rows of accuracy or F1, the latter to first order (a ratio of two means); 0.5 for a single row. Of F1 where it is
+    0 or 1, as if it were the accuracy of the rows that it counts."""
     count = len(label_I)
-    if count < 2:
-        return 0.5
-    if metric == "accuracy":
-        return float((label_I == chosen_I).std(ddof=1)) / count**0.5
+    if metric == "accuracy" or count < 2:
+        return accuracy_stderr((label_I == chosen_I).astype(float))
     hit_I, named_I = ((label_I == 1) & (chosen_I == 1)).astype(float), (label_I == 1).astype(float) + (chosen_I == 1)
-    if not named_I.any():
-        return 0.0
+    if f1(label_I, chosen_I) in (0, 1):
+        return accuracy_stderr(hit_I[named_I > 0])
     return float((2 * hit_I - f1(label_I, chosen_I) * named_I).std(ddof=1)) / float(named_I.mean()) / count**0.5

@@ -11,7 +11,7 @@ from sleep_tune.evaluation.finetune_settings import GLUE, metric_stderr
 from sleep_tune.evaluation.margins import ORIGIN, Items, by_uid
 from sleep_tune.evaluation.paired_tests import Answers
 from sleep_tune.evaluation.plan import Array
-from sleep_tune.evaluation.scores import ScoreRow, task_score, task_stderr
+from sleep_tune.evaluation.scores import ScoreRow, accuracy_stderr, task_score, task_stderr
 from sleep_tune.evaluation.tasks import TASKS
 
 
@@ -137,9 +137,8 @@ def row_of(task: str, uid: str, items: Items) -> ScoreRow:
         score = 100 * given.f1
         stderr = 100 * metric_stderr("f1", items.label, items.chosen) if one_seed(items) else math.nan
     else:
-        credit_I = 100 * items.credit
-        score = float(credit_I.mean())
-        stderr = float(credit_I.std(ddof=1)) / math.sqrt(len(items)) if len(items) > 1 else 50.0
+        score = 100 * float(items.credit.mean())
+        stderr = 100 * accuracy_stderr(items.credit)
     return ScoreRow(task, uid, len(items), score, "percent", stderr, int(items.tie.sum()), int(items.nan.sum()), "", "")
 
 

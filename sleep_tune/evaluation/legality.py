@@ -26,7 +26,7 @@ from sleep_tune.fit import MOST_EXPOSURES
 from sleep_tune.presets import read_yaml
 
 Words = dict[str, int | None]  # of a text once cleaned and raw; None: unknown
-_CUT = 0.1  # share of the words seen that samples, counted whole, may be off by: of re-cut rows and the last one only a part is read
+_CUT = 0.5  # share of the words seen that samples, counted whole, may be off by: of re-cut rows and the last one only a part is read
 
 
 @dataclass(frozen=True)

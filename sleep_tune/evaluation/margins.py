@@ -103,7 +103,8 @@ def find_items(place: str, option: str) -> Path:
         if (path / name).is_file():
             return path / name
     kept = ", ".join(f"{place}@{name}" for name in _points(path))
-    raise UserError(f"{option} = {place}: holds no {' or '.join(_PLACES)}" + (f" (it holds {kept})" if kept else ""))
+    what = f"no final scores in it yet (it holds {kept})" if kept else "no task has been scored there yet"
+    raise UserError(f"{option} = {place}: {what}: no {' or '.join(_PLACES)}")
 
 
 def _points(directory: Path) -> dict[str, Path]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from sleep_tune.digests import digest
@@ -17,6 +18,7 @@ from sleep_tune.files import file_digest
 HUB = "hub:"
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _CAUSAL = ("LMHeadModel", "ForCausalLM")  # how the classes of left-to-right models are called
+_MASKED = "ForMaskedLM"
 
 
 @contextlib.contextmanager
@@ -102,7 +104,11 @@ class ModelSource:
         except Exception as error:  # transformers raises nearly anything for a directory that is not what it says
             if "trust_remote_code" in str(error):
                 raise UserError(f"model = {self.place}: brings code of its own; --trust-remote-code runs it (read it first)") from None
-            raise UserError(f"model = {self.place}: cannot be loaded for backend {backend} ({one_line(error)[:300]})") from None
+            other = _other_kind(self, backend)
+            if other:
+                raise UserError(f"model = {self.place}: {other}") from None
+            why = shorten(one_line(error).partition(" Model type should be one of ")[0], 300, placeholder=" …")
+            raise UserError(f"model = {self.place}: cannot be loaded for backend {backend} ({why})") from None
         model, loading = loaded
         if loading["missing_keys"]:
             first = sorted(loading["missing_keys"])[0]
@@ -110,8 +116,19 @@ class ModelSource:
         return model.float().to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 
 
+def _other_kind(source: ModelSource, backend: str) -> str:
+    """What a model that cannot be loaded for a backend is instead, if its config.json names a class of the other kind."""
+    name = _class_name(source.config())
+    if backend != "causal" and name.endswith(_CAUSAL):
+        return f"is a {name}, not a masked model: use --backend causal"
+    return f"is a {name}, not a causal model: use --backend mlm" if backend == "causal" and name.endswith(_MASKED) else ""
+
+
+def _class_name(config: dict[str, Any]) -> str:
+    names = config.get("architectures")
+    return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
+
+
 def backend_of(config: dict[str, Any]) -> str:
     """mlm, unless the model says that it reads from left to right."""
-    names = config.get("architectures")
-    name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
-    return "causal" if name.endswith(_CAUSAL) else "mlm"
+    return "causal" if _class_name(config).endswith(_CAUSAL) else "mlm"

@@ -49,7 +49,8 @@ def _tasks(shown: Sequence[Finished]) -> Table:
     for one in shown:
         line = summary(one.rows)[one.task]
         unit = "%" if line["unit"] == "percent" else line["unit"]
-        numbers = (_digits(line, "score"), _digits(line, "stderr"), unit, str(line["ties"]), str(line["nans"]))
+        error = "-" if unit == "rho" and line["stderr"] == 1 else _digits(line, "stderr")  # too few items to tell
+        numbers = (_digits(line, "score"), error, unit, str(line["ties"]), str(line["nans"]))
         subset = str(one.subset).replace(" items of every UID", " a UID")
         count = _words(one) if one.task == "reading" else line["n"]
         table.add_row(one.task, subset, str(line["uids"]), str(count), *numbers)

@@ -70,7 +70,13 @@ def _json(records: Records, scores: Scores, seed: int, notes: Sequence[str]) -> 
     own, rules = records.source.revision, records.rules
     about: dict[str, Any] = {"set": scores.usual.set, "items_per_uid": scores.usual.items_per_uid, "seed": seed}
     about |= {"datasets": {one.task: one.dataset for one in scores.shown}, "notes": list(notes)}
-    content: dict[str, Any] = {"model": records.source.place, "revision": own, "backend": records.label, "rules": rules}
+    content: dict[str, Any] = {
+        "model": records.source.place,
+        "digest": records.final.digest,
+        "revision": own,
+        "backend": records.label,
+        "rules": rules,
+    }
     content |= {"reproduces": RULES[rules].reproduces, **about, "averages": [asdict(mean) for mean in scores.averages]}
     fast = one_a_task((one for one in scores.finished if one.revision == own and one.subset.set == "fast"), {}, Subset("fast"))
     points = {revision: point for revision, point in scores.curve.items() if revision != own}

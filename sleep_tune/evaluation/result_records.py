@@ -88,6 +88,18 @@ def refuse_other_model(out: Path, model_name: str, revision: str, model: Identit
             raise UserError(f"--out = {out}: {directory} holds results of {whose}; choose another --out, or delete that directory")
 
 
+def refuse_other_scores(out: Path, revision: str, model: Identity) -> None:
+    """Raises UserError where the tables in `out`, which would be replaced, are of another model, and not of this one as it was before."""
+    try:
+        scores = parse((out / "scores.json").read_bytes())
+    except (OSError, BadJson):
+        return
+    place, digest = (scores.get(name) if isinstance(scores, dict) else None for name in ("model", "digest"))
+    same = digest == model.digest or not isinstance(place, str) or Identity.of("", place).place == model.place
+    if not same and scores.get("revision") == revision:
+        raise UserError(f"--out = {out}: its scores.json is of the model {place}; choose another --out for {model.place}")
+
+
 def claim(out: Path, model_name: str, revision: str, model: Identity) -> None:
     """The same; and what is there of the model as it was before it was trained again goes: its results are of no model any more."""
     refuse_other_model(out, model_name, revision, model)

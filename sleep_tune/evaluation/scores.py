@@ -21,7 +21,7 @@ class ScoreRow:
     n: int
     score: float  # in `unit`
     unit: str  # percent | rho
-    stderr: float  # of `score`, over items; the most it can be where items are too few to tell
+    stderr: float  # of `score`, over items; the most it can be (50; 1 of a correlation) where items are too few to tell
     ties: int
     nans: int
     rules: str
@@ -128,8 +128,7 @@ class TaskResult:
             rho = _rho(self)
             return ScoreRow(self.items.task, uid, len(chosen), rho, "rho", _rho_stderr(rho, len(chosen)), *counts)
         credit = self.decisions.credit_I[chosen]
-        stderr = 100 * float(credit.std(ddof=1)) / math.sqrt(len(credit)) if len(credit) > 1 else 50.0
-        return ScoreRow(self.items.task, uid, len(chosen), _percent(self, chosen), "percent", stderr, *counts)
+        return ScoreRow(self.items.task, uid, len(chosen), _percent(self, chosen), "percent", 100 * accuracy_stderr(credit), *counts)
 
 
 def result_of(items: TaskItems, backend: str, scored: CandidateScores, candidate_IC: Array) -> TaskResult:
@@ -145,6 +144,20 @@ def result_of(items: TaskItems, backend: str, scored: CandidateScores, candidate
     decisions = decide(scores_IC, valid_IC, items.rules, draw)
     texts = scored.texts(candidate_IC, valid_IC)
     return TaskResult(items, backend, scores_IC, valid_IC, too_long_I, decisions, scored.positions, scored.sees_ahead, texts)
+
+
+def accuracy_stderr(credit_I: Array) -> float:
+    """Standard error of the mean of credits in [0, 1]; 0.5, the most it can be, for a single item.
+
+    Where all are right or all are wrong the plain formula says 0, however few they are: that of Agresti and Coull (1998), which adds two
+    right and two wrong ones, says how far the next items may be off.
+    """
+    count = len(credit_I)
+    if count < 2:
+        return 0.5
+    if (credit_I == credit_I[0]).all() and credit_I[0] in (0, 1):
+        return math.sqrt(2 * (count + 2) / (count + 4) ** 3)
+    return float(credit_I.std(ddof=1)) / math.sqrt(count)
 
 
 def task_score(rows: Iterable[ScoreRow]) -> float:
@@ -221,5 +234,5 @@ def _rho(result: TaskResult) -> float:
 
 
 def _rho_stderr(rho: float, n: int) -> float:
-    """Standard error of Spearman's rho (Bonett & Wright 2000, back from Fisher's z)."""
-    return (1 - rho**2) * math.sqrt((1 + rho**2 / 2) / (n - 3)) if n > 3 and rho == rho else 1.0
+    """Standard error of Spearman's rho (Bonett & Wright 2000, back from Fisher's z); 1, the most it can be, where that does not tell."""
+    return (1 - rho**2) * math.sqrt((1 + rho**2 / 2) / (n - 3)) if n > 3 and abs(rho) < 1 else 1.0

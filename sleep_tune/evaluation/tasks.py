@@ -218,7 +218,7 @@ def sample(items: Sequence[Item], task: str, per_uid: int, seed: int) -> tuple[I
     order_I = np.lexsort((drawn_I, uid_I))  # by UID, as drawn
     rank_I = np.empty(len(items), np.int64)
     rank_I[order_I] = np.arange(len(items)) - np.repeat(count_U.cumsum() - count_U, count_U)
-    return tuple(items[i] for i in np.flatnonzero(rank_I < per_uid))
+    return tuple(items[i] for i in np.flatnonzero(rank_I < per_uid).tolist())
 
 
 def uid_key(task: str, uid: str) -> int:

@@ -436,3 +436,24 @@ def test_the_full_plan_holds_the_rows_of_the_fast_one(shared_data: Path) -> None
     data = shared_data / "evaluation_data"
     [full], [fast] = (load_items(data, ["supplement"], is_fast) for is_fast in (False, True))
     assert plan_items(tokenizer, [full, fast]).n_rows == plan_items(tokenizer, [full]).n_rows
+
+
+def test_the_tables_of_another_model_are_not_replaced(command: list[str], tmp_path: Path, tokenizer: Any) -> None:
+    out = tmp_path / "out"
+    assert main([*command, "blimp"]) == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    other = save_model(tmp_path / "other", tokenizer, 5)
+    with pytest.raises(UserError, match=f"^--out = {out}: its scores.json is of the model {command[0]}; choose another --out for {other}$"):
+        main([str(other), *command[1:], "wug_adj"])
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    same = shutil.copytree(command[0], tmp_path / "moved" / "final")
+    assert main([str(same), *command[1:], "wug_adj"]) == 0
+    assert list(scores_in(out)["tasks"]) == ["blimp", "wug_adj"]
+
+
+def test_a_model_of_the_other_kind_says_which_backend_it_is_for(command: list[str], tmp_path: Path, tokenizer: Any) -> None:
+    config = transformers.GPT2Config(vocab_size=261, n_positions=90, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=2)
+    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(UserError, match=r"gpt2: is a GPT2LMHeadModel, not a masked model: use --backend causal$"):
+        main([str(tmp_path / "gpt2"), *command[1:], "wug_adj", "--backend", "mlm"])

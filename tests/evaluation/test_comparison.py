@@ -361,6 +361,7 @@ def test_bad_places_are_refused_in_one_line(tmp_path: Path) -> None:
     write_items(milestone_file(trial, 1000), [result("blimp", {"x": [1.0]})])
     assert "no such directory" in refused(tmp_path, tmp_path / "nowhere")
     assert f"it holds {trial}@1000" in refused(tmp_path, trial)
+    assert "no task has been scored there yet" in refused(tmp_path, tmp_path)
     assert "kept: 1000" in refused(tmp_path, f"{trial}@7")
     assert "no items of a checkpoint chck_1M (kept: 1000)" in refused(tmp_path, f"{trial}@chck_1M")
     assert "no such directory" in refused(tmp_path, f"{tmp_path}/no@chck_1M")

@@ -137,7 +137,13 @@ def test_the_command_reports_items_by_task_with_counts_and_examples(
     assert main(["--data", str(text), "--evaluation-data", str(pairs), "--cleaning", "none", "--out", str(out)]) == 0
     shown = capsys.readouterr().out
     assert "blimp" in shown
-    assert "(right, exact): 'Some cats sleep well.': 3 times, first in one" in shown
+    lines = [line for line in shown.splitlines() if line.startswith("blimp u_")]
+    assert lines == [
+        "blimp u_0 (right, exact): 'Some cats sleep well.': 3 times, first in one; and 1 more of its sentences",
+        "blimp u_1 (right, exact): 'No dog does.': 3 times, first in one",
+        "blimp u_2 (right, normalised): 'Who knows?': 1 times, first in two",
+    ]
+    assert "more items" not in shown
     written = json.loads((out / "contamination.json").read_text())
     [row] = written["tasks"]
     assert (row["items"], row["sentences"]) == (3, 6)
@@ -147,6 +153,16 @@ def test_the_command_reports_items_by_task_with_counts_and_examples(
     assert written["words"] == {"one": 7 * 3 + 3 * 198, "two": 9 + 3 * 198}  # the last 1 % of the lines is held out
     rows = [tuple(row.values()) for row in pq.read_table(out / "contamination.parquet").to_pylist()]
     assert rows == [("blimp", "u", 0, 3, 1, 3, 1), ("blimp", "u", 1, 3, 0, 4, 0), ("blimp", "u", 2, 0, 0, 1, 0)]
+
+
+def test_items_that_are_not_shown_are_counted(text: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    [file] = pairs.rglob("u.jsonl")
+    file.write_text(file.read_text() * 3)
+    assert main(["--data", str(text), "--evaluation-data", str(pairs), "--cleaning", "none", "--out", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert sum(line.startswith("blimp u_") for line in shown.splitlines()) == 5
+    assert "blimp: 4 more items, all in contamination.parquet" in shown
+    assert pq.read_table(tmp_path / "out" / "contamination.parquet").num_rows == 9
 
 
 def test_nothing_is_found_across_documents_and_files(pairs: Path, tmp_path: Path) -> None:

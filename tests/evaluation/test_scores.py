@@ -64,6 +64,19 @@ def test_wug_is_the_rank_correlation_of_the_probability_of_candidate_0() -> None
     assert predictions(scored)["wug_adj"]["predictions"][1]["prob"] == pytest.approx(math.e / (1 + math.e))
 
 
+@pytest.mark.parametrize("right", [[1.0, 0.0], [0.0, 1.0]])
+def test_a_few_items_all_right_or_all_wrong_leave_room_for_error(right: list[float]) -> None:
+    """Two right and two wrong answers more (Agresti and Coull): of 4 items, 6 of 8 or 2 of 8."""
+    errors = [result("pairs", [right] * n, ["a"] * n).rows[0].stderr for n in (1, 4, 1000)]
+    assert errors == [50.0, pytest.approx(100 * math.sqrt(0.75 * 0.25 / 8)), pytest.approx(0.141, abs=0.001)]
+
+
+def test_a_correlation_of_too_few_items_has_the_largest_error() -> None:
+    for n, scores in ((3, [[0, 0], [2, 0], [1, 0]]), (4, [[0, 0], [1, 0], [2, 0], [3, 0]])):  # the latter is perfect
+        [row] = result("wug_past", scores, ["wug_past"] * n, [0.1, 0.2, 0.3, 0.4][:n]).rows
+        assert row.stderr == 1.0
+
+
 def test_a_correlation_that_does_not_exist_is_0_honestly_and_nan_officially() -> None:
     for scores in ([[NAN, NAN]] * 3, [[1, 0]] * 3):
         assert result("wug_past", scores, ["wug_past"] * 3, [0.1, 0.2, 0.3]).rows[0].score == 0
