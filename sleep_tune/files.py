@@ -16,7 +16,10 @@ from sleep_tune.errors import UserError
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Call `write` on a temporary file beside `path`, fsync it, and rename it into place."""
+    """Call `write` on a temporary file beside `path`, fsync it, and rename it into place. Raises UserError where something is there that
+    is no file: a device would be replaced by one."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: is no file, and would be replaced by one")
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

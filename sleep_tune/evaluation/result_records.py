@@ -79,6 +79,11 @@ def models_in(directory: Path) -> dict[str, tuple[Path, str | None]]:
     return found
 
 
+def rules_in(directory: Path) -> list[str]:
+    """The rules that results below `directory` are made under, each once. Raises UserError for a damaged record."""
+    return list(dict.fromkeys(record.rules for _, record in _records(directory)))
+
+
 def refuse_other_model(out: Path, model_name: str, revision: str, model: Identity) -> None:
     """Raises UserError where `out` has results of another model under the same name and revision: they would be taken for one model's."""
     directory = out / "results" / model_name / (revision_of(revision) or revision)

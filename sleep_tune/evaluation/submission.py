@@ -8,19 +8,16 @@ FILE.legality.json says whether the run kept to the challenge's budget. Approxim
 
 import argparse
 import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from sleep_tune.errors import OneLineParser, UserError, nearest, one_line, run_main
-from sleep_tune.evaluation.challenge import EDITIONS, GLUE, TRACKS
-from sleep_tune.evaluation.collation import Collation, collate, find_results
-from sleep_tune.evaluation.finetune_settings import GROUP
+from sleep_tune.evaluation.challenge import EDITIONS, TRACKS
+from sleep_tune.evaluation.collation import collate, find_results
 from sleep_tune.evaluation.legality import is_trial, legality, lines, trial_config, wrong_models
 from sleep_tune.evaluation.plan import BACKENDS
 from sleep_tune.evaluation.questions import Questions
-from sleep_tune.evaluation.rules import RULES
-from sleep_tune.evaluation.tasks import TASKS
+from sleep_tune.evaluation.submission_to_do import Known, to_do
 from sleep_tune.files import writable_directory, write_json, write_text
 
 _UNKNOWN = "legality: unknown: the results are of no trial that is named (--trial)"
@@ -42,12 +39,17 @@ def _submit(options: argparse.Namespace) -> int:
     directory, out = Path(options.directory), Path(options.out)
     results, notes = find_results(directory, options.model, options.backend)
     trial = _trial(directory, options.trial)
-    if out.is_dir():
-        raise UserError(f"--out = {out}: a directory; must be a file, such as submission.json")
+    if out.exists() and not out.is_file():
+        what = "a directory" if out.is_dir() else "a device or pipe"
+        raise UserError(f"--out = {out}: {what}; must be a file, such as submission.json")
     writable_directory(str(out.parent), "--out")
-    questions = Questions(_data(options, trial), options.edition)
+    data = _data(options, trial)
+    questions = Questions(data, options.edition)
     made = collate(results, options.edition, EDITIONS[options.edition], TRACKS[options.track].revisions, questions)
+    missing = [_plain(line) for line in to_do(made, Known(options.edition, data, trial))]
     if not any(made.content.values()):
+        for line in [*map(_plain, made.problems), *missing]:
+            print(line)
         why = next((line for line in made.problems if ": missing" not in line), made.problems[0])
         raise UserError(f"{directory}: nothing there that belongs into a submission of {options.edition}: {_plain(why)}")
     budget = legality(trial, options.track, TRACKS[options.track]) if trial else None
@@ -59,7 +61,7 @@ def _submit(options: argparse.Namespace) -> int:
     about = {"edition": options.edition, "track": options.track, "model": _plain(results.model), "backend": results.backend}
     about |= {"complete": not problems, "problems": problems, "notes": notes}
     write_json(out.with_name(f"{out.name}.legality.json"), about | {"legality": budget or {"legal": None, "unknown": [_UNKNOWN]}})
-    for line in [*problems, *_to_do(made, options), *(f"note: {note}" for note in notes), *(lines(budget) if budget else [_UNKNOWN])]:
+    for line in [*problems, *missing, *(f"note: {note}" for note in notes), *(lines(budget) if budget else [_UNKNOWN])]:
         print(line)
     return _say(options, len(problems), budget["legal"] if budget else None)
 
@@ -97,31 +99,6 @@ def _data(options: argparse.Namespace, trial: Path | None) -> Path | None:
     if not Path(data).exists():
         raise UserError(f"{name} = {data}: no such file or directory" + ("" if options.data else "; say by --data where it is now"))
     return Path(data)
-
-
-def _to_do(made: Collation, options: argparse.Namespace) -> list[str]:
-    """The command that makes what is missing, of the final model and of the checkpoints."""
-    root, rules = made.results.root, "honest" if options.edition == RULES["honest"].edition else options.edition
-    of_checkpoints = [task for name, tasks in made.missing.items() if name != "main" for task in tasks]
-    tasks = _named([*made.missing.get("main", ()), *of_checkpoints])
-    if not tasks:
-        return []
-    series = _named(of_checkpoints) or "aoa" in tasks
-    out = shlex.quote(str(root.parent if root.name == "results" else root))
-    command = f"python -m sleep_tune.evaluation MODEL{' --checkpoints CHECKPOINTS' if series else ''} --tasks {','.join(tasks)}"
-    command += f" --data {shlex.quote(options.data or 'EVALUATION_DATA')} --backend {made.results.backend} --rules {rules} --out {out}"
-    where = "; CHECKPOINTS holds its checkpoints, chck_1M and so on (a trial's milestones/)" if series else ""
-    return [
-        _plain(f"to do: {command}"),
-        _plain(f"(MODEL is the directory {made.results.model}, by that name{where}; what is done already is kept)"),
-    ]
-
-
-def _named(tasks: Sequence[str]) -> list[str]:
-    """Tasks as the evaluation command is asked for them, as far as it has them."""
-    tuned = [file.key for file in GLUE]
-    short = [GROUP if task in tuned else task for task in tasks] if {*tuned} <= {*tasks} else tasks
-    return [task for task in dict.fromkeys(short) if task in TASKS or task in tuned or task == GROUP]
 
 
 def _plain(line: str) -> str:

@@ -1,6 +1,8 @@
 """The evaluation command as a whole: a series of checkpoints, several commands into one directory, what it refuses, in one line."""
 
 import json
+import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from sleep_tune.errors import UserError
 from sleep_tune.evaluation.__main__ import main
 from sleep_tune.evaluation.comparison import main as comparison
 from sleep_tune.evaluation.official_data import load_items
+from sleep_tune.evaluation.submission import main as submission
 
 PAIRS = [("A dog barks.", "A dog bark."), ("Dogs bark.", "Dogs barks."), ("She sees it.", "She see it."), ("They go.", "They goes.")]
 CHECKPOINTS = ("chck_1M", "chck_2M", "chck_10M")
@@ -385,6 +388,38 @@ def test_a_config_that_is_none_is_one_line(content: bytes | None, message: str, 
 def test_a_model_that_can_be_none_is_one_line(name: str, command: list[str]) -> None:
     with pytest.raises(UserError, match=r"^model = "):
         main([name, *command[1:], "wug_adj"])
+
+
+def test_what_a_submission_says_is_to_do_can_be_done(
+    command: list[str], data: Path, model: Path, series: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main([*command, "wug_adj", "--rules", "2025"]) == 0
+    capsys.readouterr()
+    with pytest.raises(UserError, match="nothing there that belongs into a submission of 2025"):  # four words are no task
+        submission([str(out), "--data", str(data), "--out", str(tmp_path / "file.json")])
+    lines = capsys.readouterr().out.splitlines()
+    [line] = [line.removeprefix("to do: python -m sleep_tune.evaluation ") for line in lines if line.startswith("to do: ")]
+    [lacking] = [line for line in lines if line.startswith(f"to do, but not in {data}: ")]
+    assert ": supplement, ewok, entity_tracking, wug_past, comps, reading, boolq" in lacking
+    assert "blimp" not in lacking
+    assert "(CHECKPOINTS is a directory of its checkpoints, chck_1M and so on; what is done already is kept)" in lines
+    words = [str(series) if word == "CHECKPOINTS" else word for word in shlex.split(line)]
+    assert words[0] == str(model)
+    assert words[words.index("--rules") + 1] == "2025"
+    assert set(words[words.index("--tasks") + 1].split(",")) >= {"blimp", "aoa", "rte"}
+    words[words.index("--tasks") + 1] = "blimp,wug_adj,aoa"  # fine-tuning takes its time
+    assert main(words) == 0
+    assert {row["task"] for row in table(out)} == {"blimp", "wug_adj", "aoa"}
+
+
+def test_a_submission_takes_the_place_of_no_device(command: list[str], data: Path, tmp_path: Path) -> None:
+    assert main([*command, "wug_adj"]) == 0
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match=f"^--out = {pipe}: a device or pipe; must be a file"):
+        submission([str(tmp_path / "out"), "--data", str(data), "--out", str(pipe)])
+    assert pipe.is_fifo()
 
 
 OWN_CODE = {
