@@ -272,7 +272,8 @@ def read_file(path: Path) -> tuple[Any, list[str]]:
     try:
         if not path.exists():
             return None, []
-        return parse(path.read_bytes()), []
+        content = parse(path.read_bytes())
+        return content, [] if content is not None else ["holds null, and nothing else"]
     except BadJson as error:
         return None, [str(error)]
     except OSError as error:

@@ -91,20 +91,21 @@ def wrong_surprisals(content: Any, revisions: tuple[str, ...]) -> list[str]:
         return ['not of the form {"results": [{"step": ..., "surprisal": ...}]}']
     counts: dict[str, int] = {}
     bad: dict[str, int] = {}
-    seen: set[tuple[str, ...]] = set()
+    seen: dict[tuple[str, ...], int] = {}
     for entry in entries:
         name = step_of(entry)
         counts[name] = counts.get(name, 0) + 1
         bad[name] = bad.get(name, 0) + (not is_number(entry["surprisal"]))
         if "target_word" in entry and "context_id" in entry:
-            seen.add((name, str(entry["target_word"]), str(entry["context_id"])))
+            context = (name, str(entry["target_word"]), str(entry["context_id"]))
+            seen[context] = seen.get(context, 0) + 1
     here = [name for name in counts if name in revisions]
     wrong = [
         _some("no surprisals at", [name for name in revisions if name not in counts], len(revisions)),
         _some("surprisals at unknown", [name for name in counts if name not in revisions], len(counts)),
         _some(f"not {AOA_CONTEXTS} surprisals at", [name for name in here if counts[name] != AOA_CONTEXTS], len(counts)),
         _some("surprisals that are no number at", [name for name in here if bad[name]], len(counts)),
-        "a context of a word is given twice at a checkpoint" if seen and len(seen) < len(entries) else "",
+        "a context of a word is given twice at a checkpoint" if any(times > 1 for times in seen.values()) else "",
     ]
     return [line for line in wrong if line]
 

@@ -279,6 +279,7 @@ BROKEN = {
     "not utf-8": b'{"wsc": "\xff\xfe"}',
     "byte order mark": b"\xef\xbb\xbf{}",
     "empty": b"",
+    "null": b"null",
     "zeros": b"\0" * 100,
     "list": b"[]",
     "number": b"1e999",
@@ -302,6 +303,7 @@ def test_a_broken_file_of_any_kind_is_named_in_one_line(kind: str, tmp_path: Pat
     _, problems, _ = submit(tmp_path)
     for name in places:
         assert about(name, problems), name
+        assert not any(line.startswith("missing") for line in about(name, problems)), name
     assert all(line.isprintable() for line in problems)
 
 
