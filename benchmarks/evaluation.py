@@ -35,11 +35,17 @@ import os, sys
 from pathlib import Path
 from sleep_tune.evaluation.model_source import ModelSource, uncollected
 from sleep_tune.evaluation.official_data import load_items
+items = load_items(Path(sys.argv[2]), ["blimp"], fast=True, items_per_uid=20)
 with uncollected():
     from sleep_tune.evaluation.evaluate import plan_items
-items = load_items(Path(sys.argv[2]), ["blimp"], fast=True, items_per_uid=20)
 model, tokenizer = ModelSource(sys.argv[1]).load("mlm")
 plan_items(tokenizer, items)
+os._exit(0)
+"""
+LOAD = """
+import os, sys
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+AutoTokenizer.from_pretrained(sys.argv[1]), AutoModelForMaskedLM.from_pretrained(sys.argv[1])
 os._exit(0)
 """
 LONG_TOKENS, LONG_SCORED = 3000, 4
@@ -63,7 +69,7 @@ def main() -> None:
     seconds, _ = timed(lambda: score_plan(model, make_plan(tokenizer, load_items(evaluation, ["blimp"], fast=True))))
     claims["tiny_blimp_fast_seconds"] = seconds
     print(f"BLiMP fast, 13,400 pairs, tiny, read, planned and scored: {seconds:.1f} s on {CORES} threads")
-    claims["startup_seconds"], claims["one_process_over_many"] = commands(model, tokenizer, evaluation)
+    claims |= commands(model, tokenizer, evaluation)
     with multiprocessing.get_context("spawn").Pool(1) as pool:  # a process whose peak is this item's
         claims["long_item_peak_mib"] = peak = pool.apply(long_item_peak)
     print(f"two rows of {LONG_TOKENS:,} tokens, small, {LONG_SCORED} scored in each: peak {peak:.0f} MiB over the idle process")
@@ -140,20 +146,21 @@ def straightforward(model: Any, tokenizer: Any, items: list[TaskItems]) -> np.nd
     return np.stack([np.concatenate([sums for which, sums in scores if which == c]) for c in (0, 1)], axis=1)
 
 
-def commands(model: Any, tokenizer: Any, evaluation: Path) -> tuple[float, float]:
-    """Seconds before the first row is scored; and scoring 19 checkpoints by 19 commands, over one command that scores them all
-    with one plan. A sample of BLiMP fast."""
+def commands(model: Any, tokenizer: Any, evaluation: Path) -> dict[str, float]:
+    """Of a sample of BLiMP fast: seconds before the first row is scored, also over those of transformers loading the model alone; and
+    scoring 19 checkpoints by 19 commands over one command that scores them all with one plan."""
     with tempfile.TemporaryDirectory() as folder:
         series = [save(model, tokenizer, Path(folder) / "series" / f"chck_{millions}M") for millions in CHECKPOINTS]
         blimp = ["--tasks", "blimp", "--fast", "--items-per-uid", "20"]
-        begin = [sys.executable, "-c", BEGIN, str(series[-1]), str(evaluation)]
-        start = statistics.median(timed(lambda: subprocess.run(begin, check=True, capture_output=True))[0] for _ in range(3))
+        begins = [[process(code, series[-1], evaluation) for code in (BEGIN, LOAD)] for _ in range(5)]
+        start, load = (statistics.median(each) for each in zip(*begins, strict=True))
         each = statistics.median(command(series[n], evaluation, f"{folder}/one{n}", *blimp) for n in range(3))
         one = command(series[-1], evaluation, f"{folder}/all", *blimp, "--checkpoints", f"{folder}/series")
     many = len(series) * each
     print(f"a process that has its model, items and plan, ready for the first row: {start:.1f} s after its start")
+    print(f"(one that loads the model by transformers and does nothing else: {load:.1f} s)")
     print(f"{len(series)} checkpoints, 20 pairs a UID: {many:.0f} s in as many processes, {one:.0f} s in one")
-    return start, many / one
+    return {"startup_seconds": start, "startup_over_loading_alone": start / load, "one_process_over_many": many / one}
 
 
 def save(model: Any, tokenizer: Any, directory: Path) -> Path:
@@ -163,6 +170,11 @@ def save(model: Any, tokenizer: Any, directory: Path) -> Path:
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
+
+
+def process(code: str, *words: Path) -> float:
+    """Wall seconds of a Python process."""
+    return timed(lambda: subprocess.run([sys.executable, "-c", code, *map(str, words)], check=True, capture_output=True))[0]
 
 
 def command(model: Path, evaluation: Path, out: str, *options: str) -> float:

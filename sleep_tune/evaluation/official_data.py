@@ -196,13 +196,13 @@ def _load_task(task: Task, found: Found, items_per_uid: int | None, seed: int, r
 def _read_file(task: Task, found: Found, file: str, rules: str) -> Iterator[Item]:
     """The items of one jsonl file. Raises UserError with the line of what is wrong."""
     path = f"{found.path}/{file}".lstrip("/")
-    where = f"{found.tree.name}/{path}"
+    where, stem = f"{found.tree.name}/{path}", PurePosixPath(file).stem
     for number, line in enumerate(_text(found.tree, path, where).removesuffix("\n").split("\n"), start=1):
         try:
             raw = parse(line)
             if not isinstance(raw, dict):
                 raise BadItem("must be a JSON object")
-            item = task.read(raw, PurePosixPath(file).stem, RULES[rules].edition)
+            item = task.read(raw, stem, RULES[rules].edition)
         except BadJson as error:
             raise UserError(f"{where} line {number}: {error if line.strip() else 'an empty line'}") from None
         except BadItem as error:

@@ -20,8 +20,10 @@ def parse(text: str | bytes) -> Any:
             text = text.decode("utf-8")
         except UnicodeDecodeError:
             raise BadJson("not UTF-8 text") from None
+    if text.startswith("\ufeff"):
+        raise BadJson("not JSON (it begins with a byte order mark)")
     try:
-        value = json.loads(text, object_pairs_hook=_object)
+        value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise BadJson(f"not JSON ({error.msg} at character {error.pos + 1}; a truncated file?)") from None
     except RecursionError:
@@ -51,6 +53,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         raise BadJson(f"key {next(key for key in keys if keys.count(key) > 1)[:60]!a} is given twice")
     return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)  # kept: json.loads makes one anew for each line
 
 
 def _texts(value: Any) -> list[str]:
