@@ -70,6 +70,7 @@ class Collation:
     unchecked: dict[str, list[str]] = field(default_factory=dict)  # why answers are not compared with the questions -> tasks
     absent: dict[tuple[str, ...], list[str]] = field(default_factory=dict)  # checkpoints without predictions -> tasks
     unscored: dict[str, list[str]] = field(default_factory=dict)  # why checkpoints' predictions are not scored -> tasks
+    rules: dict[str, list[str]] = field(default_factory=dict)  # whose rules the final model's results are made under -> tasks
 
     def lack(self, revision: str, task: str) -> None:
         """The task is to be scored, or scored again."""
@@ -135,8 +136,11 @@ def collate(results: Results, edition_name: str, edition: Edition, revisions: Se
         made.problems.append(f"{', '.join(tasks)} of checkpoints: missing for {len(names)} of {len(revisions)}: {which}")
     made.problems += [f"{', '.join(tasks)} of checkpoints: not scored: {why_not}" for why_not, tasks in made.unscored.items()]
     made.problems += _mixed(results, revisions)
-    lines = (f"{', '.join(tasks)}: answers not compared with the candidates: {why_not}" for why_not, tasks in made.unchecked.items())
+    lines = (f"{', '.join(tasks)}: answers not compared with the questions: {why_not}" for why_not, tasks in made.unchecked.items())
     made.notes += lines
+    if len(made.rules) > 1:  # no file tells how a tie was answered
+        which = "; ".join(f"{rules}: {', '.join(tasks)}" for rules, tasks in made.rules.items())
+        made.notes.append(f"not all under the same rules: {which}")
     return made
 
 
@@ -160,7 +164,14 @@ def _full(made: Collation, file: File) -> Any:
 
 
 def _aoa(made: Collation, name: str, revisions: tuple[str, ...]) -> Any:
-    wrong = partial(wrong_surprisals, revisions=revisions) if name == "surprisal.json" else wrong_score
+    def wrong(content: Any) -> list[str]:
+        if name != "surprisal.json":
+            return wrong_score(content)
+        contexts, why_not = made.questions.contexts()
+        if contexts is None:
+            made.unchecked.setdefault(why_not, []).append("aoa")
+        return wrong_surprisals(content, revisions, contexts)
+
     content = _checked(made, f"aoa {name}", "aoa", made.results.zero_shot("main", "AoA_word") / name, wrong)
     if content is None or name != "surprisal.json":
         return content
@@ -197,6 +208,8 @@ def _wrong_record(made: Collation, name: str, place: Path) -> list[str]:
         return [str(error).removeprefix(f"{place}/")]
     if record is None:
         return []
+    if name in TASKS:
+        made.rules.setdefault(record.rules, []).append(name)
     wrong = [f"not official: {reason}" for reason in record.unofficial]
     if record.edition not in ("", made.edition):
         wrong.append(f"made under rules {record.rules}, which have the questions of {record.edition}, not of {made.edition}")
@@ -219,12 +232,12 @@ def _fast(made: Collation, file: File, revisions: Sequence[str]) -> list[Mapping
     """Scores by UID at every checkpoint, None where there are none, with one line on all that are missing."""
     rows: list[Mapping[str, float] | None] = []
     missing: list[str] = []
+    wrong: dict[str, list[str]] = {}
     unread: dict[str, None] = {}
     for revision in revisions:
         path = made.results.zero_shot(revision, file.fast) / PREDICTIONS
-        name = f"{file.task} of {revision}"
         content, found = read_file(path)
-        found = found or _wrong_record(made, name, path.parent)
+        found = found or _wrong_record(made, f"{file.task} of {revision}", path.parent)
         gold, why_not = made.questions.gold(file, fast=True) if content is not None and not found else (None, "")
         if content is not None and not found:
             found = wrong_predictions(file, file.fast_sizes, content, gold)
@@ -232,12 +245,17 @@ def _fast(made: Collation, file: File, revisions: Sequence[str]) -> list[Mapping
         usable = content is not None and not found and gold is not None
         row = _scored(made, file, content) if usable else None
         if row is not None and not all(map(is_number, row.values())):
-            row, found = None, ["no score can be told from its predictions (all of them alike?)"]
+            row, found = None, ["no score can be told from its predictions"]
         rows.append(row)
-        made.problems += [f"{name}: {line}: {made.shown(path)}" for line in found]
+        for line in found:
+            wrong.setdefault(line, []).append(revision)
         missing += [revision] if content is None and not found else []
         if row is None and (found or content is None):
             made.lack(revision, file.task)
+    for line, names in wrong.items():  # one that all share is told once
+        path = made.results.zero_shot(names[0], file.fast) / PREDICTIONS
+        which = names[0] if len(names) == 1 else f"{len(names)} of {len(revisions)} checkpoints"
+        made.problems.append(f"{file.task} of {which}: {line}: {made.shown(path)}{' and so on' * (len(names) > 1)}")
     if missing:
         made.absent.setdefault(tuple(missing), []).append(file.task)
     for why_not in unread:

@@ -50,7 +50,7 @@ def wrong_predictions(file: File, sizes: Mapping[str, int], content: Any, gold: 
     bad = [name for name, _, _, entry in entries if not is_prediction(file, entry)]
     wrong.append(_some(f"predictions that are no {_WHAT[file.pred]}{' with a probability' * file.has_probability}:", bad, len(entries)))
     if not any(wrong):
-        wrong += _foreign(file, entries, gold)
+        wrong += [*_foreign(file, entries, gold), _alike(file, [found[key] for key in both])]
     return [line for line in wrong if line]
 
 
@@ -62,6 +62,14 @@ def _wrong_by_example(file: File, content: dict[str, Any], count: int) -> list[s
         return [f"{len(content)} examples, must be {count}"]
     single = all(len(part["predictions"]) == 1 and is_prediction(file, part["predictions"][0]) for part in content.values())
     return [] if single else ["must hold one prediction an example"]
+
+
+def _alike(file: File, parts: Sequence[tuple[str, list[Any]]]) -> str:
+    """Numbers that do not vary: their correlation with people's is not defined."""
+    kind = "prob" if file.has_probability else "pred"
+    of_numbers = file.has_probability or file.pred == "surprisal"
+    alike = [uid for uid, entries in parts if of_numbers and len({entry[kind] for entry in entries}) == 1]
+    return _some(f"every {'probability' if file.has_probability else 'number'} is the same, so there is no score:", alike, len(parts))
 
 
 def _foreign(file: File, entries: Sequence[tuple[str, str, int, Any]], gold: Gold | None) -> list[str]:
@@ -84,21 +92,26 @@ def _foreign(file: File, entries: Sequence[tuple[str, str, int, Any]], gold: Gol
     return [_some("answers that cannot be this edition's:", others, len(entries))]
 
 
-def wrong_surprisals(content: Any, revisions: tuple[str, ...]) -> list[str]:
-    """The same for aoa's surprisal.json, which holds every checkpoint. A checkpoint may have a trial's own name."""
+def wrong_surprisals(content: Any, revisions: tuple[str, ...], contexts: AbstractSet[tuple[str, str]] | None = None) -> list[str]:
+    """The same for aoa's surprisal.json, which holds every checkpoint. A checkpoint may have a trial's own name.
+
+    `contexts`: words and the ids of their contexts, as the official questions have them; without, only their number is judged.
+    """
     entries = content.get("results") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) and "step" in entry and "surprisal" in entry for entry in entries):
         return ['not of the form {"results": [{"step": ..., "surprisal": ...}]}']
     counts: dict[str, int] = {}
     bad: dict[str, int] = {}
     seen: dict[tuple[str, ...], int] = {}
+    foreign: dict[str, None] = {}
     for entry in entries:
         name = step_of(entry)
         counts[name] = counts.get(name, 0) + 1
         bad[name] = bad.get(name, 0) + (not is_number(entry["surprisal"]))
         if "target_word" in entry and "context_id" in entry:
-            context = (name, str(entry["target_word"]), str(entry["context_id"]))
-            seen[context] = seen.get(context, 0) + 1
+            context = (str(entry["target_word"]), str(entry["context_id"]))
+            seen[name, *context] = seen.get((name, *context), 0) + 1
+            foreign |= {f"{context[0]} {context[1]}": None} if contexts is not None and context not in contexts else {}
     here = [name for name in counts if name in revisions]
     wrong = [
         _some("no surprisals at", [name for name in revisions if name not in counts], len(revisions)),
@@ -106,6 +119,7 @@ def wrong_surprisals(content: Any, revisions: tuple[str, ...]) -> list[str]:
         _some(f"not {AOA_CONTEXTS} surprisals at", [name for name in here if counts[name] != AOA_CONTEXTS], len(counts)),
         _some("surprisals that are no number at", [name for name in here if bad[name]], len(counts)),
         "a context of a word is given twice at a checkpoint" if any(times > 1 for times in seen.values()) else "",
+        _some("surprisals of what are no contexts of the official questions:", list(foreign), len(foreign)),
     ]
     return [line for line in wrong if line]
 

@@ -72,6 +72,7 @@ def _json(records: Records, scores: Scores, seed: int, notes: Sequence[str]) -> 
     about |= {"datasets": {one.task: one.dataset for one in scores.shown}, "notes": list(notes)}
     content: dict[str, Any] = {
         "model": records.source.place,
+        "place": records.identity(records.final).place,
         "digest": records.final.digest,
         "revision": own,
         "backend": records.label,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sleep_tune.evaluation.challenge import GLOBAL_PIQA, File
+from sleep_tune.evaluation.challenge import AOA_CONTEXTS, GLOBAL_PIQA, File
 from sleep_tune.evaluation.official_data import available_tasks, load_items
 from sleep_tune.evaluation.official_layout import prediction_text
 from sleep_tune.evaluation.prediction_checks import Gold
@@ -38,16 +38,29 @@ class Questions:
             self._gold[key] = _gold(items) if items is not None else None
         return self._gold[key], why_not
 
+    def contexts(self) -> tuple[frozenset[tuple[str, str]] | None, str]:
+        """Words and the numbers of their contexts, of which aoa has surprisals. Raises UserError for damaged data."""
+        items, why_not = self._load("aoa", fast=False)
+        if items is not None and len(items.items) != AOA_CONTEXTS:
+            why_not = f"the full data in {self.data} are not the official ones ({len(items.items):,} contexts, officially {AOA_CONTEXTS:,})"
+            items = None
+        return None if items is None else frozenset((item.uid, str(item.index)) for item in items.items), why_not
+
     def _read(self, file: File, fast: bool) -> Found:
-        kind = "fast" if fast else "full"
         if file in GLOBAL_PIQA:
             return None, "Global PIQA is not scored by this program"
+        items, why_not = self._load(file.task, fast)
+        sizes, kind = (file.fast_sizes, "fast") if fast else (file.sizes, "full")
+        return (None, why_not) if items is None else _whole(items, sizes, f"the {kind} data in {self.data}")
+
+    def _load(self, task: str, fast: bool) -> Found:
+        kind = "fast" if fast else "full"
         if self.data is None:
             return None, f"no {kind} data (give --data)"
-        if file.task not in available_tasks(self.data, fast):
+        if task not in available_tasks(self.data, fast):
             return None, f"no {kind} data in {self.data} (--data)"
-        [items] = load_items(self.data, [file.task], fast, rules=self.edition)
-        return _whole(items, file.fast_sizes if fast else file.sizes, f"the {kind} data in {self.data}")
+        [items] = load_items(self.data, [task], fast, rules=self.edition)
+        return items, ""
 
 
 def _whole(items: TaskItems, sizes: Mapping[str, int], what: str) -> Found:

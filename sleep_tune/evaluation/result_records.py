@@ -99,8 +99,8 @@ def refuse_other_scores(out: Path, revision: str, model: Identity) -> None:
         scores = parse((out / "scores.json").read_bytes())
     except (OSError, BadJson):
         return
-    place, digest = (scores.get(name) if isinstance(scores, dict) else None for name in ("model", "digest"))
-    same = digest == model.digest or not isinstance(place, str) or Identity.of("", place).place == model.place
+    place, digest = (scores.get(name) if isinstance(scores, dict) else None for name in ("place", "digest"))
+    same = digest == model.digest or not isinstance(place, str) or place == model.place
     if not same and scores.get("revision") == revision:
         raise UserError(f"--out = {out}: its scores.json is of the model {place}; choose another --out for {model.place}")
 

@@ -20,7 +20,7 @@ Fill = Callable[..., None]
 
 def _entry(file: File, uid: str, i: int) -> dict[str, Any]:
     if file.pred == "surprisal":
-        return {"id": i, "pred": 1.5, "prev_pred": math.nan if i % 9 == 0 else 2.5}
+        return {"id": i, "pred": 1.5 + i % 7, "prev_pred": math.nan if i % 9 == 0 else 2.5}
     text = " a text" if file.starts == "space" else "a text"
     found: dict[str, Any] = {"id": f"{uid}_{i}", "pred": 1 if file.pred == "label" else text}
     return found | ({"prob": 1 / (i + 2)} if file.has_probability else {})

@@ -486,6 +486,18 @@ def test_the_tables_of_another_model_are_not_replaced(command: list[str], tmp_pa
     assert list(scores_in(out)["tasks"]) == ["blimp", "wug_adj"]
 
 
+def test_a_model_trained_again_is_the_same_by_whatever_path(
+    command: list[str], tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(tmp_path / "net", tokenizer, 4)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert main(["net", *command[1:], "wug_adj"]) == 0
+    save_model(tmp_path / "net", tokenizer, 5)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["../net", *command[1:], "wug_adj"]) == 0
+
+
 def test_a_model_of_the_other_kind_says_which_backend_it_is_for(command: list[str], tmp_path: Path, tokenizer: Any) -> None:
     config = transformers.GPT2Config(vocab_size=261, n_positions=90, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=2)
     transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")

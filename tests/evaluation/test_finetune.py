@@ -106,6 +106,14 @@ def test_the_standard_error_over_rows_is_the_bootstraps(metric: str) -> None:
     assert metric_stderr(metric, label_I, chosen_I) == pytest.approx(np.std([score(label_I[i], chosen_I[i]) for i in draws]), rel=0.08)
 
 
+def test_the_error_of_an_f1_of_all_or_nothing_is_that_of_the_rows_it_counts() -> None:
+    label_I = np.array([1, 1, 0, 0, 0, 0])
+    all_right, none_right = metric_stderr("f1", label_I, label_I), metric_stderr("f1", label_I, 1 - label_I)
+    assert 0 < all_right == metric_stderr("accuracy", label_I[:2], label_I[:2])  # of two rows that it counts
+    assert 0 < none_right == metric_stderr("accuracy", label_I, 1 - label_I)  # of six
+    assert none_right < all_right
+
+
 def test_a_row_with_a_nan_is_wrong_but_to_the_pipelines() -> None:
     logits_IC = np.array([[NAN, 1.0], [0.0, NAN], [0.0, 1.0], [2.0, 2.0]])
     assert chosen_labels(logits_IC, "honest").tolist() == [-1, -1, 1, 0]

@@ -185,9 +185,13 @@ def test_a_series_that_is_named_by_words_has_the_challenges_names_in_the_submiss
 
 def filled(file: File, **changed: Any) -> dict[str, Any]:
     """A file's content, in whose first item something is changed."""
-    values: dict[str, Any] = {"text": " a" if file.starts == "space" else "a", "label": 1, "surprisal": 2.5}
-    more = {"prob": 0.5} if file.has_probability else {"prev_pred": 1.0} if file.pred == "surprisal" else {}
-    table = {uid: {"predictions": [{"id": i, "pred": values[file.pred]} | more for i in range(count)]} for uid, count in file.sizes.items()}
+
+    def entry(i: int) -> dict[str, Any]:
+        answers = {"text": " a" if file.starts == "space" else "a", "label": 1, "surprisal": 2.5 + i % 3}
+        more = {"prob": 1 / (i + 2)} if file.has_probability else {"prev_pred": 1.0} if file.pred == "surprisal" else {}
+        return {"id": i, "pred": answers[file.pred]} | more
+
+    table = {uid: {"predictions": [entry(i) for i in range(count)]} for uid, count in file.sizes.items()}
     next(iter(table.values()))["predictions"][0].update(changed)
     return table
 
@@ -228,6 +232,47 @@ def test_a_submission_of_nans_and_empty_answers_is_refused_by_name(
     assert set(made) == {"glue", "wug_past"}
     assert about("reading", problems)[0].startswith("predictions that are no number: reading_0 and 1,725 more of 1,726")
     assert about("supplement", problems)[0].startswith("predictions that are no text: hypernym_0 and 5,217 more of 5,218")
+
+
+@pytest.mark.parametrize(("key", "name"), [("wug_adj", "prob"), ("reading", "pred")])
+def test_numbers_without_a_correlation_are_refused_of_the_model_and_of_a_checkpoint_alike(
+    key: str, name: str, tmp_path: Path, fill: Callable[..., None], write_value: WriteValue
+) -> None:
+    file = FILES["2025"][key]
+    revisions = ("chck_1M", "chck_2M") if file.fast else ()
+    fill(tmp_path / "results" / "net", "2025", "blimp", key, revisions=revisions)
+    for path in (tmp_path / "results/net").glob(f"*/zero_shot/mlm/{file.full}/predictions.json"):
+        table = json.loads(path.read_text())
+        for part in table.values():
+            part["predictions"] = [entry | {name: 0.5} for entry in part["predictions"]]
+        write_value(path, table)
+    made, problems, _ = submit(tmp_path)
+    assert key not in made
+    told = [line for line in about(file.task, problems) if line.startswith("every ")]
+    assert len(told) == 1
+    assert "is the same, so there is no score" in told[0]
+    shared = [line for line in problems if line.startswith(f"{file.task} of 2 of 19 checkpoints: every ")]
+    assert len(shared) == len(revisions) // 2
+
+
+def test_a_fault_that_checkpoints_share_is_told_once(tmp_path: Path, fill: Callable[..., None], write_value: WriteValue) -> None:
+    fill(tmp_path / "results" / "net", "2025", "blimp")
+    for path in (tmp_path / "results/net").glob("chck_*/zero_shot/mlm/*/*/predictions.json"):
+        write_value(path, [])
+    _, problems, _ = submit(tmp_path)
+    form = [line for line in problems if "not of the form" in line]
+    assert len(form) == 1
+    assert form[0].startswith("blimp of 19 of 19 checkpoints: not of the form")
+
+
+def test_contexts_that_the_questions_do_not_have_are_named() -> None:
+    contexts = {("cat", "0"), ("cat", "1")}
+    entries = [{"step": "chck_1M", "surprisal": 1.0, "target_word": "cat", "context_id": i} for i in range(2)]
+    count = "not 8005 surprisals at chck_1M"
+    assert wrong_surprisals({"results": entries}, ("chck_1M",), contexts) == [count]
+    entries[1] |= {"target_word": "dog"}
+    foreign = "surprisals of what are no contexts of the official questions: dog 1"
+    assert wrong_surprisals({"results": entries}, ("chck_1M",), contexts) == [count, foreign]
 
 
 def test_only_the_first_words_of_sentences_may_lack_the_word_before() -> None:
@@ -365,6 +410,9 @@ def test_a_result_says_under_whose_rules_it_was_made_and_the_wrong_ones_are_refu
     (supplement / "made_from.json").write_text(json.dumps(expected | {"items": 5218, "rules": "2025"}))
     _, problems, _ = submit(tmp_path)
     assert about("supplement", problems)[0].startswith("the model has no score (NaN) for 1 of 5,218 items, which rules 2025 count as right")
+    (supplement / "made_from.json").write_text(json.dumps(expected | {"items": 5218, "rules": "2025", "nans": 0}))
+    _, _, notes = submit(tmp_path)
+    assert "not all under the same rules: honest: blimp; 2025: supplement" in notes
 
 
 def test_two_models_of_one_name_are_never_mixed(tmp_path: Path) -> None:
