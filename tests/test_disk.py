@@ -5,10 +5,10 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from micro_runs import train_command
 
 OUT = "full"
 ROOM = """
@@ -19,15 +19,6 @@ mount -o remount,size=64m "$0"
 {command}
 echo "exits $first $?"
 """
-TRAINED = {
-    "data.source": "{embedded: {words: 3000, seed: 1}}",
-    "tokenizer.vocab_size": "400",
-    "model.width": "16",
-    "model.heads": "2",
-    "model.ffn": "32",
-    "evaluation.milestones.dev_words": "200",
-    "evaluation.final.items_per_uid": "2",
-}
 
 
 def filled(size_kb: int, command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -49,8 +40,7 @@ def own_disks() -> None:
 @pytest.mark.usefixtures("own_disks")
 @pytest.mark.parametrize("size_kb", [4, 8, 100, 700])
 def test_a_run_without_ray_names_the_full_disk_and_goes_on_when_there_is_room(tmp_path: Path, size_kb: int):
-    sets = [word for field, value in TRAINED.items() for word in ("--set", f"{field}={value}")]
-    command = [sys.executable, "-m", "sleep_tune.train", "--preset", "tiny", "--budget", "6000", "--out", f"{OUT}/run", *sets]
+    command = train_command(f"{OUT}/run", 6000)
     done = filled(size_kb, command, tmp_path)
     assert done.stdout.splitlines()[-1] == "exits 1 0", done.stderr
     where = f"error: disk full: {re.escape(str(tmp_path / OUT))}, where {OUT}/run"

@@ -11,38 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+from micro_runs import train_command
 
 from sleep_tune.errors import UserError, one_line
 from sleep_tune.train import main
 
-MICRO = {
-    "data.source": "{embedded: {words: 3000, seed: 1}}",
-    "tokenizer.vocab_size": "400",
-    "model.width": "16",
-    "model.heads": "2",
-    "model.ffn": "32",
-    "evaluation.milestones.dev_words": "200",
-    "evaluation.final.items_per_uid": "2",
-}
 
-
-def command(out: Path, *more: str, schedule: str = "default", budget: str = "12000") -> list[str]:
-    sets = [word for field, value in MICRO.items() for word in ("--set", f"{field}={value}")]
-    return [
-        sys.executable,
-        "-m",
-        "sleep_tune.train",
-        "--preset",
-        "tiny",
-        "--preset",
-        schedule,
-        "--budget",
-        budget,
-        "--out",
-        str(out),
-        *sets,
-        *more,
-    ]
+def command(out: Path, *more: str, schedule: str = "default", budget: int = 12_000) -> list[str]:
+    return train_command(out, budget, *more, schedule=schedule)
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -90,22 +66,22 @@ def test_bad_input_is_one_line_and_writes_nothing(words: list[str], line: str, t
 
 def test_a_run_says_what_it_did_and_its_directory_is_not_overwritten(tmp_path: Path) -> None:
     out = tmp_path / "o"
-    done = run(*command(out, schedule="strict_replay", budget="3000"))
+    done = run(*command(out, schedule="strict_replay", budget=3000))
     assert done.returncode == 0, done.stderr
     assert "strict" in done.stdout
     assert re.search(r"^scoring pairs: ([\d,]+) of \1 rows, \d+ s$", done.stdout, re.M)
     assert re.search(r"^final: pairs \d+\.\d\d ± \d+\.\d\d %, dev_loss \d\.\d{3} nats$", done.stdout, re.M)
     assert str(out / "model") in done.stdout
     before = digest(out)
-    again = run(*command(out, schedule="strict_replay", budget="3000"))
+    again = run(*command(out, schedule="strict_replay", budget=3000))
     assert again.returncode == 0
     assert "resuming" in again.stdout
     assert digest(out) == before
-    other = run(*command(out, schedule="strict_replay", budget="4000"))
+    other = run(*command(out, schedule="strict_replay", budget=4000))
     assert other.returncode == 2
     assert other.stderr.count("\n") == 1
     assert "budget_words = 4000 here, 3000 there" in other.stderr
-    words = command(out, "--resume", str(out), schedule="strict_replay", budget="3000")[3:]
+    words = command(out, "--resume", str(out), schedule="strict_replay", budget=3000)[3:]
     changes = [("seed", "1", "0"), ("model.dropout", "0.2", "0.0"), ("sleep.folds", "7", "50"), ("masking.rate", "0.1", "0.3")]
     for field, here, there in changes:
         with pytest.raises(UserError, match=f"holds another run: {field} = {here} here, {there} there; name another directory"):
@@ -113,7 +89,7 @@ def test_a_run_says_what_it_did_and_its_directory_is_not_overwritten(tmp_path: P
     assert digest(out) == before
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("precious")
-    assert "thesis.tex" in run(*command(tmp_path / "full", budget="3000")).stderr
+    assert "thesis.tex" in run(*command(tmp_path / "full", budget=3000)).stderr
 
 
 def test_ctrl_c_saves_and_the_line_it_prints_goes_on_to_the_same_weights(tmp_path: Path) -> None:
@@ -135,12 +111,12 @@ def test_ctrl_c_saves_and_the_line_it_prints_goes_on_to_the_same_weights(tmp_pat
 def test_resuming_before_the_first_checkpoint_starts_at_nothing_and_says_so_and_damage_never_does(tmp_path: Path) -> None:
     out = tmp_path / "o"
     out.mkdir()
-    done = run(*command(out, "--resume", str(out), budget="2000"))
+    done = run(*command(out, "--resume", str(out), budget=2000))
     assert done.returncode == 0, done.stderr
     assert "starting at 0" in done.stdout
     for path in out.glob("checkpoint_*"):
         path.write_bytes(path.read_bytes()[:-10])
-    damaged = run(*command(out, "--resume", str(out), budget="2000"))
+    damaged = run(*command(out, "--resume", str(out), budget=2000))
     assert damaged.returncode == 1
     assert "damaged" in damaged.stderr
 

@@ -4,23 +4,13 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from micro_runs import train_command
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-MICRO = {
-    "data.source": "{embedded: {words: 3000, seed: 1}}",
-    "tokenizer.vocab_size": "400",
-    "model.width": "16",
-    "model.heads": "2",
-    "model.ffn": "32",
-    "sleep.folds": "8",
-    "evaluation.milestones.dev_words": "200",
-    "evaluation.final.items_per_uid": "2",
-}
 
 
 class Training:
@@ -28,9 +18,7 @@ class Training:
 
     def __init__(self, out: Path, workers: int, budget: int = 12_000) -> None:
         self.out = out
-        command = [sys.executable, "-m", "sleep_tune.train", "--preset", "tiny", "--preset", "default", "--budget", str(budget)]
-        command += [word for field, value in MICRO.items() for word in ("--set", f"{field}={value}")]
-        command += ["--workers", str(workers), "--out", str(out)]
+        command = train_command(out, budget, "--set", "sleep.folds=8", "--workers", str(workers))
         environment, pipe = {**os.environ, "OMP_NUM_THREADS": "1"}, subprocess.PIPE
         self.process = subprocess.Popen(
             command, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True, cwd=REPOSITORY
