@@ -187,16 +187,19 @@ def _training_text(data: str) -> tuple[Part, ...]:
 def _read(parts: Sequence[Part], cleaning: str, searchers: Searchers) -> dict[str, int]:
     """Words of every domain, read with a bar."""
     from rich.console import Console
-    from rich.progress import Progress
+
+    from sleep_tune.evaluation.progress import bars
 
     words = {}
-    with Progress(console=Console(stderr=True)) as bars:
-        for number, part in enumerate(bars.track(parts, description="reading the training text")):
+    with bars(Console(stderr=True), "domains") as show:
+        tell = show("reading the training text")
+        for number, part in enumerate(parts):
             tally = Tally()
             for block in blocks(clean(part.domain, cleaning, part.lines(), tally)):
                 searchers.feed(block, number)
             searchers.end(number)
             words[part.domain] = tally.words
+            tell(number + 1, len(parts))
     return words
 
 

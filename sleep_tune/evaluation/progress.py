@@ -16,13 +16,13 @@ _LINE_EVERY_S = 30.0  # of a log
 
 
 @contextlib.contextmanager
-def bars(console: Console) -> "Iterator[Show]":
-    """Bars, one for everything that is named to what this yields; where the console is no terminal, lines: at the end of each, and on
-    the way of what takes long."""
+def bars(console: Console, unit: str = "rows") -> "Iterator[Show]":
+    """Bars, one for everything that is named to what this yields, of so many `unit`; where the console is no terminal, lines: at the end
+    of each, and on the way of what takes long."""
     if not console.is_terminal:
-        yield partial(_lines, console)
+        yield partial(_lines, console, unit)
         return
-    count, clock = (BarColumn(), MofNCompleteColumn(), TextColumn("rows")), (TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())
+    count, clock = (BarColumn(), MofNCompleteColumn(), TextColumn(unit)), (TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())
     with Progress(TextColumn("{task.description}"), *count, *clock, console=console) as shown:
 
         def show(what: str) -> Callable[[int, int], None]:
@@ -32,7 +32,7 @@ def bars(console: Console) -> "Iterator[Show]":
         yield show
 
 
-def _lines(console: Console, what: str, clock: Callable[[], float] = time.monotonic) -> Callable[[int, int], None]:
+def _lines(console: Console, unit: str, what: str, clock: Callable[[], float] = time.monotonic) -> Callable[[int, int], None]:
     began = told = clock()
     over = False
 
@@ -43,6 +43,6 @@ def _lines(console: Console, what: str, clock: Callable[[], float] = time.monoto
             return
         told, over = now, done >= of
         spent = f"{now - began:.0f} s" + ("" if over or not done else f", about {(now - began) * (of - done) / done:.0f} s left")
-        console.print(f"{what}: {done:,} of {of:,} rows, {spent}", soft_wrap=True, highlight=False)
+        console.print(f"{what}: {done:,} of {of:,} {unit}, {spent}", soft_wrap=True, highlight=False)
 
     return tell
