@@ -23,14 +23,16 @@ from sleep_tune.evaluation.result_files import summary
 from sleep_tune.evaluation.scores import ScoreRow, task_score
 from sleep_tune.evaluation.tasks import TASKS
 
-BACKWARD_COST = 3  # a training token costs at least three forward ones: 3.2 in bfloat16 (scores are exact, in fp32), 4.9 in fp32
+# what a training token costs at least in scored ones, which are exact, in fp32: benchmarks/evaluation.py, on CPUs
+TRAINING_COST = {"fp32": 3.0, "bf16": 1.4}
 TENTH = 10  # of the budget: from there on milestones lie that far apart
 SEED = 0  # of the samples: every trial of every study has the same items
 BACKENDS = {"mlm": "mlm", "clm": "causal"}  # objective -> how a model that it trained is scored
 
 
-def scored_milestones(milestones: Sequence[int], tokens_per_word: float, plan_tokens: int, share: float | None) -> set[int]:
-    """The milestones at which scoring `plan_tokens` once more keeps the cost of all scoring within `share` of the training before.
+def scored_milestones(milestones: Sequence[int], tokens_a_word: float, plan_tokens: int, share: float | None) -> set[int]:
+    """The milestones at which scoring `plan_tokens` once more keeps the cost of all scoring within `share` of the training before, whose
+    words cost as much as `tokens_a_word` scored tokens.
 
     A function of sizes, not of clocks: a resumed trial scores where the undisturbed one did.
     """
@@ -38,7 +40,7 @@ def scored_milestones(milestones: Sequence[int], tokens_per_word: float, plan_to
         return set(milestones)
     chosen: set[int] = set()
     for milestone in sorted(milestones):
-        if (len(chosen) + 1) * plan_tokens <= share * BACKWARD_COST * milestone * tokens_per_word:
+        if (len(chosen) + 1) * plan_tokens <= share * milestone * tokens_a_word:
             chosen.add(milestone)
     return chosen
 
@@ -113,6 +115,11 @@ class Scorer:
 
     def __init__(self, config: Config, prepared: Prepared):
         self.evaluation, self.prepared, self.backend = config.evaluation, prepared, BACKENDS[config.objective]
+        self.bf16 = config.training.precision == "bf16"
+
+    def word_cost(self, tokens_per_word: float) -> float:
+        """What training on a word costs in scored tokens."""
+        return TRAINING_COST["bf16" if self.bf16 else "fp32"] * tokens_per_word
 
     def way(self, milestones: Sequence[int], tokens_per_word: float) -> OnTheWay:
         """The largest sample, up to the one asked for, that the time share allows at every tenth of the budget, which is the last
@@ -126,10 +133,10 @@ class Scorer:
                 sizes = [_size(source, tasks, items_per_uid) for source, tasks in parts]
                 return sum(tokens for tokens, _ in sizes), max(most for _, most in sizes)
 
-            count = affordable(size_of, count, share * BACKWARD_COST * max(milestones) / TENTH * tokens_per_word)
+            count = affordable(size_of, count, share * self.word_cost(tokens_per_word) * max(milestones) / TENTH)
         plans = tuple(planned(source, tasks, count) for source, tasks in parts)
         cost = sum(plan.n_tokens for _, plan in plans)
-        return OnTheWay(plans, frozenset(scored_milestones(milestones, tokens_per_word, cost, share) if plans else ()))
+        return OnTheWay(plans, frozenset(scored_milestones(milestones, self.word_cost(tokens_per_word), cost, share) if plans else ()))
 
     def finals(self) -> Iterator[tuple[tuple[Part, ...], Callable[[], Plan]]]:
         """What the final scores take, task by task: the part that is asked for and how to plan it. Whole full sets are not kept in memory;

@@ -206,10 +206,10 @@ def test_a_successor_waits_for_the_lock_of_a_trial(corpus: Prepared, tmp_path: P
 
 def test_scoring_on_the_way_stays_within_its_share() -> None:
     milestones = list(range(100, 1001, 100))
-    chosen = scored_milestones(milestones, tokens_per_word=2.0, plan_tokens=120, share=0.1)
-    # training 1000 words of 2 tokens costs 6000: 600 may be scored, five times 120
+    chosen = scored_milestones(milestones, tokens_a_word=6.0, plan_tokens=120, share=0.1)
+    # training 1000 words costs 6000: 600 may be scored, five times 120
     assert chosen == {200, 400, 600, 800, 1000}
-    assert scored_milestones(milestones, 2.0, 601, 0.1) == set()
+    assert scored_milestones(milestones, 6.0, 601, 0.1) == set()
 
 
 def test_models_of_milestones_are_a_series_of_checkpoints(corpus: Prepared, tmp_path: Path) -> None:

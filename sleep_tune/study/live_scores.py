@@ -18,19 +18,20 @@ def live_scores(study: Study, corpus: "Prepared") -> tuple[list[str], list[str]]
     if not official:
         return [], []
     from sleep_tune.data.token_store import open_store
-    from sleep_tune.scoring import BACKWARD_COST, Scorer
+    from sleep_tune.scoring import Scorer
 
     store, milestones = open_store(corpus.directory), study.milestones()
     tokens_per_word = len(store.tokens) / max(1, store.words)
-    way = Scorer(study.first, corpus).way(milestones, tokens_per_word)
+    scorer = Scorer(study.first, corpus)
+    way = scorer.way(milestones, tokens_per_word)
     parts = [part for parts, _ in way.plans for part in parts]
     what = ", ".join(f"{part.items.task} {_count(part)}" for part in parts)
     if way.milestones:
         return [f"{what}, at {len(way.milestones)} of {len(milestones)} milestones, from {show_words(min(way.milestones))} words on"], []
-    tokens = sum(plan.n_tokens for _, plan in way.plans) / (BACKWARD_COST * tokens_per_word)  # in words trained on
+    words = sum(plan.n_tokens for _, plan in way.plans) / scorer.word_cost(tokens_per_word)  # trained on, that cost as much
     share = evaluation.share or math.inf
-    needed = math.ceil(100 * tokens / study.budget_words) / 100
-    once = [f"evaluation.share={needed:g}"] * (needed <= 1) + [f"{show_words(math.ceil(tokens / share))} words seen"]
+    needed = math.ceil(100 * words / study.budget_words) / 100
+    once = [f"evaluation.share={needed:g}"] * (needed <= 1) + [f"{show_words(math.ceil(words / share))} words seen"]
     mend = f"{' or '.join(once)} would score once, at the end; evaluation.share=null at every milestone"
     return [], [f"scored at no milestone: {what}: they cost more than evaluation.share = {share:g} of the training; {mend}"]
 
