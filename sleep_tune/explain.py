@@ -47,7 +47,7 @@ def _line(model: type[BaseModel], errors: list[Any], raw: object, prefix: str) -
         key = next(iter(value)) if isinstance(value, dict) and len(value) == 1 else ""
         hint = nearest(str(key), kinds) if key else ""
         return f"{name} = {shown(value)}: must be one of {', '.join(f'{{{kind}: …}}' for kind in kinds)}{hint if 'mean' in hint else ''}"
-    if isinstance(value, str) and any(get_origin(_bare(member)) is tuple for member in _members(annotation)):
+    if isinstance(value, str) and any(get_origin(kind) is tuple and get_args(kind)[0] is str for kind in map(_bare, _members(annotation))):
         return f"{name} = {value}: must be {_allowed(annotation)}: [{value}]"
     hint = nearest(value, _literals(annotation)) if isinstance(value, str) and _literals(annotation) else ""
     return f"{name} = {shown(value)}: must be {_allowed(annotation)}{hint if 'mean' in hint else ''}"

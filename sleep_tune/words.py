@@ -44,10 +44,11 @@ def checkpoint_name(words: int) -> str:
 def babylm_milestones(budget_words: int) -> list[int]:
     """Nominal words at which BabyLM asks for checkpoints, scaled: each 1 % of the budget to 10 %, then each 10 %.
 
-    The strict track's further checkpoints (each 100M to 1B) are the same shares of its tenfold budget.
+    The strict track's tenfold budget has the same shares, and before them each 1M: 28 in all. So have all beyond strict-small's.
     """
     shares = [Fraction(i, 100) for i in range(1, 11)] + [Fraction(i, 10) for i in range(2, 11)]
-    return sorted({max(1, int(budget_words * share)) for share in shares})
+    first = [i * 10**6 for i in range(1, 10)] if budget_words > 10**8 else []
+    return sorted({*first, *(max(1, int(budget_words * share)) for share in shares)})
 
 
 def rung_words(budget_words: int, rungs: Iterable[Fraction]) -> list[int]:

@@ -399,6 +399,10 @@ def test_the_plan_tells_at_which_milestones_tasks_are_scored_and_warns_where_at_
     [enough] = re.findall(r"evaluation\.share=([\d.]+)", line)
     assert told_of_milestones("--set", f"evaluation.share={enough}")[0][0].startswith(f"{one}, at 1 of 15 milestones")
     assert told_of_milestones("--set", f"evaluation.share={float(enough) - 0.01:g}")[1]
+    [words] = re.findall(r"or ([\d,]+) words seen would", line)
+    asked = ("--set", "evaluation.share=0.01", "--budget")
+    assert told_of_milestones(*asked, words.replace(",", ""))[0]
+    assert told_of_milestones(*asked, str(int(words.replace(",", "")) - 1))[1]
     assert told_of_milestones(tasks="") == ([], [])
 
 

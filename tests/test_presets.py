@@ -52,6 +52,7 @@ def test_a_part_of_a_kind_replaces_the_kind_and_sleep_leaves_epochs_alone() -> N
         ("sleep.rescore.share=2", "sleep.rescore.share = 2: must be in (0, 1]"),
         ("sleep.update_in_sleep=true", "needs sleep.context = null"),
         ("evaluation.final.tasks=blimp,reading", "evaluation.final.tasks = blimp,reading: must be a list, each text: [blimp,reading]"),
+        ("optimizer.betas=abc", "optimizer.betas = abc: must be a list of 2, each in [0, 1)"),
         ("masking.split=[.1,.2]", "masking.split = [0.1, 0.2]: must be a list of 3, each in [0, 1]"),
         ("model.name=robert", "model.name = robert: unknown model (did you mean roberta_pln?)"),
         ("model.width=65", "model.heads = 4: must divide model.width = 65"),

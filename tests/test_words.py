@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sleep_tune.errors import UserError
+from sleep_tune.evaluation.challenge import TRACKS
 from sleep_tune.words import all_milestones, babylm_milestones, checkpoint_name, parse_words, show_words
 
 
@@ -26,6 +27,11 @@ def test_what_is_no_number_of_words_is_refused_with_its_value(text: str) -> None
 def test_strict_smalls_milestones_are_babylms_nineteen() -> None:
     million = 1_000_000
     assert babylm_milestones(100 * million) == [i * million for i in range(1, 11)] + [10 * i * million for i in range(2, 11)]
+
+
+def test_stricts_milestones_are_the_checkpoints_that_the_challenge_asks_for() -> None:
+    names = [checkpoint_name(words) for words in all_milestones(10**9, step_words=16_384)]
+    assert names == list(TRACKS["strict"].revisions)
 
 
 def test_rungs_are_milestones_and_the_budget_is_the_last() -> None:

@@ -26,7 +26,7 @@ from sleep_tune.evaluation.tasks import TASKS, TaskItems
 from sleep_tune.files import write_json
 
 Set = Literal["full", "fast", "pilot"]
-_FORM = 2  # of a record: another one where scores or items have come to mean something else
+_FORM = 3  # of a record: another one where scores or items have come to mean something else
 _ORDER = {task: place for place, task in enumerate((*TASKS, *GLUE))}
 
 

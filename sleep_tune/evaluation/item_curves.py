@@ -28,8 +28,8 @@ class Curves:
 
 
 def learning_curves(points: Mapping[int, Items], end: tuple[int, Items] | None = None) -> Curves:
-    """The curves through these points, by words seen, and through a trial's `end` behind them. Raises UserError where a task was scored by
-    other rules from one to the next."""
+    """The curves through these points, by words seen, and through a trial's `end` behind them, unless that was scored by other rules (with
+    a note). Raises UserError where a task was scored by other rules from one point to the next."""
     columns: dict[str, list[Any]] = {name: [] for name in NAMES}
     ordered = [(words, False, points[words]) for words in sorted(points)] + ([(end[0], True, end[1])] if end else [])
     notes = without_answers(*(items for *_, items in ordered))
@@ -37,7 +37,13 @@ def learning_curves(points: Mapping[int, Items], end: tuple[int, Items] | None =
     for words, last, items in ordered:
         name, decided, moved = point_name(words, last), items.where(has_answers(items)), {}
         if before is not None:
-            pairs = pair_items(before[1], decided, (before[0], name))
+            try:
+                pairs = pair_items(before[1], decided, (before[0], name), "gained and lost")
+            except UserError as error:
+                if not last:
+                    raise
+                notes.append(f"{name} is left out: {error}")
+                break
             moved = _moves(pairs.a, pairs.b)
             notes += pairs.notes
         for row in _point(decided, moved):

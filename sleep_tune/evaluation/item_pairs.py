@@ -36,8 +36,9 @@ def without_answers(*sides: Items) -> list[str]:
     return [f"{', '.join(names)}: no right answers to gain or lose, left out"] if names else []
 
 
-def pair_items(a: Items, b: Items, names: tuple[str, str] = ("A", "B")) -> Pairs:
-    """Match the two sides' items by task, UID and text, so that a fast set or a sample finds its items in the full set.
+def pair_items(a: Items, b: Items, names: tuple[str, str] = ("A", "B"), told: str = "the numbers here") -> Pairs:
+    """Match the two sides' items by task, UID and text, so that a fast set or a sample finds its items in the full set. `told`: what is
+    made of the pairs.
 
     Raises UserError where a task was scored by other rules on either side: the same answer earns another credit.
     """
@@ -49,7 +50,7 @@ def pair_items(a: Items, b: Items, names: tuple[str, str] = ("A", "B")) -> Pairs
     one, two = a.where(found[:, 0]), b.where(found[:, 1])
     label = np.maximum(one.label, two.label)  # the items' own: one side that says it is enough
     one, two = replace(one, label=label), replace(two, label=label)
-    notes = [*_few(len(found), a, b, names), *_differences(one, two, names), *_only(a, b, found, names), *notes]
+    notes = [*_few(len(found), a, b, names, told), *_differences(one, two, names), *_only(a, b, found, names), *notes]
     unsure = int((one.nan | two.nan).sum())
     if unsure:
         notes.append(f"{unsure:,} item{'s have' if unsure > 1 else ' has'} a score that is not a number in {names[0]} or {names[1]}")
@@ -84,12 +85,12 @@ def _differences(a: Items, b: Items, names: tuple[str, str]) -> list[str]:
     return [f"{', '.join(tasks)}: {line}" for line, tasks in lines.items()]
 
 
-def _few(found: int, a: Items, b: Items, names: tuple[str, str]) -> list[str]:
+def _few(found: int, a: Items, b: Items, names: tuple[str, str], told: str) -> list[str]:
     """A line where most items of a side have no partner: what is compared is not what its scores are of."""
     if 2 * found >= max(len(a), len(b)):
         return []
     of = " and ".join(f"{len(side):,} of {name}" for side, name in zip((a, b), names, strict=True))
-    return [f"only {found:,} item{'s are' if found != 1 else ' is'} on both sides (of {of}): the numbers here are of these alone"]
+    return [f"only {found:,} item{'s are' if found != 1 else ' is'} on both sides (of {of}): {told} are of these alone"]
 
 
 def _only(a: Items, b: Items, found: Array, names: tuple[str, str]) -> list[str]:

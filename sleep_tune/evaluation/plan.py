@@ -176,18 +176,21 @@ def _tokenise(tokenizer: Any, sentences: Sequence[str], words: bool) -> tuple[Ar
 def _last_of_word(word_L: Sequence[int | None], offset_L: Sequence[tuple[int, int]], text: str) -> Array:
     """For every token the position of the last one of its word (L,); a token of no word is its own.
 
-    A word ends where the tokenizer says so, and before white space: some tokenizers take a whole text for one word.
+    A word ends where the tokenizer says so, and before white space: some tokenizers take a whole text for one word. White space that is a
+    token of its own, and the bytes of one character, are parted from nothing that follows.
     """
     last_L = np.arange(len(word_L), dtype=np.int32)
     for i in range(len(word_L) - 2, -1, -1):
-        if word_L[i] is not None and word_L[i] == word_L[i + 1] and not _parted(text, offset_L[i][0], offset_L[i + 1][0]):
+        if word_L[i] is not None and word_L[i] == word_L[i + 1] and not _parted(text, offset_L[i], offset_L[i + 1][0]):
             last_L[i] = last_L[i + 1]
     return last_L
 
 
-def _parted(text: str, before: int, start: int) -> bool:
-    """Whether white space parts a token that starts at `start` from the one that starts at `before`, unless that is nothing else."""
-    return not text[before:start].isspace() and any(map(str.isspace, text[max(0, start - 1) : start + 1]))
+def _parted(text: str, before: tuple[int, int], start: int) -> bool:
+    """Whether white space parts a token that starts at `start` from the one at `before`; tokenizers may leave it out of a token's place."""
+    if before[0] == start or not text[before[0] : before[1]].strip():
+        return False
+    return any(map(str.isspace, text[max(0, start - 1) : start + 1]))
 
 
 def _scored_positions(pairs: Array, offsets: Array, ends: Array, backend: str) -> tuple[Array, Array]:

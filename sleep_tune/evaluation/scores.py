@@ -149,14 +149,15 @@ def result_of(items: TaskItems, backend: str, scored: CandidateScores, candidate
 def accuracy_stderr(credit_I: Array) -> float:
     """Standard error of the mean of credits in [0, 1]; 0.5, the most it can be, for a single item.
 
-    Where all are right or all are wrong the plain formula says 0, however few they are: that of Agresti and Coull (1998), which adds two
-    right and two wrong ones, says how far the next items may be off.
+    Where all are alike (right, wrong, ties) the plain formula says 0, however few they are: that of Agresti and Coull (1998), which adds
+    two right and two wrong ones, says how far the next items may be off.
     """
     count = len(credit_I)
     if count < 2:
         return 0.5
-    if (credit_I == credit_I[0]).all() and credit_I[0] in (0, 1):
-        return math.sqrt(2 * (count + 2) / (count + 4) ** 3)
+    if (credit_I == credit_I[0]).all():
+        mean = (count * float(credit_I[0]) + 2) / (count + 4)
+        return math.sqrt(mean * (1 - mean) / (count + 4))
     return float(credit_I.std(ddof=1)) / math.sqrt(count)
 
 

@@ -31,7 +31,7 @@ def live_scores(study: Study, corpus: "Prepared") -> tuple[list[str], list[str]]
     words = sum(plan.n_tokens for _, plan in way.plans) / scorer.word_cost(tokens_per_word)  # trained on, that cost as much
     share = evaluation.share or math.inf
     needed = math.ceil(100 * words / study.budget_words) / 100
-    once = [f"evaluation.share={needed:g}"] * (needed <= 1) + [f"{show_words(math.ceil(words / share))} words seen"]
+    once = [f"evaluation.share={needed:g}"] * (needed <= 1) + [f"{math.ceil(words / share):,} words seen"]
     mend = f"{' or '.join(once)} would score once, at the end; evaluation.share=null at every milestone"
     return [], [f"scored at no milestone: {what}: they cost more than evaluation.share = {share:g} of the training; {mend}"]
 

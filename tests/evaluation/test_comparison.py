@@ -271,6 +271,20 @@ def test_curves_of_a_trial_end_in_its_final_scores(tmp_path: Path, capsys: pytes
         main(["--curves", str(tmp_path), "--out", str(tmp_path / "out")])
 
 
+def test_an_end_of_other_rules_is_left_out_of_a_curve_and_one_of_more_items_says_what_is_of_the_few(tmp_path: Path) -> None:
+    first, second = (one(tmp_path, result("blimp", {"x": margins})) for margins in ([-1.0, 1.0], [1.0, 1.0]))
+    other = one(tmp_path, result("blimp", {"x": [1.0, 1.0]}, "2026"))
+    curves = learning_curves({1000: first, 2000: second}, (2000, other))
+    assert set(curves.columns["end"]) == {False}
+    [note] = curves.notes
+    assert note.startswith("2k (end) is left out: blimp: rules honest in 2k, 2026 in 2k (end)")
+    more = one(tmp_path, result("blimp", {"x": [1.0] * 9}))
+    assert (
+        learning_curves({1000: first}, (2000, more)).notes[0]
+        == "only 2 items are on both sides (of 2 of 1k and 9 of 2k (end)): gained and lost are of these alone"
+    )
+
+
 def test_curves_of_other_rules_are_refused_and_other_backends_named(tmp_path: Path) -> None:
     points = [
         one(tmp_path, result("blimp", {"x": [1.0]}, rules, backend=backend)) for rules, backend in (("honest", "mlm"), ("2025", "mlm"))

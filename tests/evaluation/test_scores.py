@@ -64,6 +64,12 @@ def test_wug_is_the_rank_correlation_of_the_probability_of_candidate_0() -> None
     assert predictions(scored)["wug_adj"]["predictions"][1]["prob"] == pytest.approx(math.e / (1 + math.e))
 
 
+def test_a_model_that_tells_nothing_apart_has_the_error_of_coins() -> None:
+    [row] = result("pairs", [[1.0, 1.0]] * 200, ["a"] * 200).rows
+    assert row.score == 50.0
+    assert row.stderr == pytest.approx(100 * 0.5 / math.sqrt(204))
+
+
 @pytest.mark.parametrize("right", [[1.0, 0.0], [0.0, 1.0]])
 def test_a_few_items_all_right_or_all_wrong_leave_room_for_error(right: list[float]) -> None:
     """Two right and two wrong answers more (Agresti and Coull): of 4 items, 6 of 8 or 2 of 8."""

@@ -81,6 +81,24 @@ def test_white_space_ends_a_word_where_the_tokenizer_takes_a_text_for_one() -> N
     assert rows == {("<mask>", "<mask>", *second), ("▁c", "<mask>", *second), (*first, "<mask>", "<mask>"), (*first, "▁be", "<mask>")}
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("John melted icicles.", 4),  # the space before `icicles` is a token of its own there, as nothing is merged
+        ("an Übermensch é", 3),  # several bytes a character
+        ("Ünder  the sea", 4),  # a space alone between two
+    ],
+)
+def test_a_space_and_the_bytes_of_a_character_belong_to_their_word(text: str, words: int, tokenizer: Any) -> None:
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    assert len(encoded["input_ids"]) == len(text.encode()) + 2  # a byte a token, <s> and </s>
+    expected = [encoded.word_ids().count(word) for word in range(words)]
+    plan = make_plan(tokenizer, [items_of([(text, text)])], WITHIN_WORD)
+    masked = [row for bucket in plan.buckets for row in masked_rows(bucket, 0, len(bucket.row_sequence_R), plan.mask_id)]
+    counts = sorted(list(row).count(plan.mask_id) for row in masked)
+    assert counts == sorted(count for each in expected for count in range(1, each + 1))
+
+
 def test_rows_masked_alike_become_one_and_no_others(model_and_tokenizer: tuple[Any, Any]) -> None:
     """The last word of both texts is masked to the same row, whichever it is."""
     _, tokenizer = model_and_tokenizer
