@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sleep_tune.errors import UserError, nearest
-from sleep_tune.evaluation.challenge import GLUE, Edition, File, names_of, revision_of
+from sleep_tune.evaluation.challenge import EDITIONS, GLUE, Edition, File, names_of, revision_of
 from sleep_tune.evaluation.fast_scores import fast_score
 from sleep_tune.evaluation.plan import BACKENDS
 from sleep_tune.evaluation.prediction_checks import step_of, wrong_predictions, wrong_score, wrong_surprisals
@@ -71,6 +71,7 @@ class Collation:
     absent: dict[tuple[str, ...], list[str]] = field(default_factory=dict)  # checkpoints without predictions -> tasks
     unscored: dict[str, list[str]] = field(default_factory=dict)  # why checkpoints' predictions are not scored -> tasks
     rules: dict[str, list[str]] = field(default_factory=dict)  # whose rules the final model's results are made under -> tasks
+    foreign: Mapping[str, str] = field(default_factory=dict)  # revisions whose results are not of one model, the right one, and why
 
     def lack(self, revision: str, task: str) -> None:
         """The task is to be scored, or scored again."""
@@ -117,9 +118,14 @@ def _one(option: str, asked: str | None, there: list[str], nothing: str) -> str:
     return asked or there[0]
 
 
-def collate(results: Results, edition_name: str, edition: Edition, revisions: Sequence[str], questions: Questions) -> Collation:
-    """All of a submission that is there, in the official order of keys."""
-    made = Collation(results, edition_name, questions)
+def collate(
+    results: Results, edition_name: str, revisions: Sequence[str], questions: Questions, foreign: Mapping[str, str] | None = None
+) -> Collation:
+    """All of a submission that is there, in the official order of keys. Of revisions in `foreign` (with what is wrong with their models)
+    nothing is taken, nor of those whose results are of several models."""
+    edition = EDITIONS[edition_name]
+    made = Collation(results, edition_name, questions, foreign={**_mixed(results, revisions), **(foreign or {})})
+    made.problems += dict.fromkeys(made.foreign.values())
     for file in edition.files:
         _put(made, edition, file.key, _full(made, file))
     for key, name in zip(edition.aoa, ("surprisal.json", "aoa_score.json"), strict=True):
@@ -135,7 +141,6 @@ def collate(results: Results, edition_name: str, edition: Edition, revisions: Se
         which = f"{names[0]} … {names[-1]}" if len(names) == len(revisions) else ", ".join(names)
         made.problems.append(f"{', '.join(tasks)} of checkpoints: missing for {len(names)} of {len(revisions)}: {which}")
     made.problems += [f"{', '.join(tasks)} of checkpoints: not scored: {why_not}" for why_not, tasks in made.unscored.items()]
-    made.problems += _mixed(results, revisions)
     lines = (f"{', '.join(tasks)}: answers not compared with the questions: {why_not}" for why_not, tasks in made.unchecked.items())
     made.notes += lines
     if len(made.rules) > 1:  # no file tells how a tie was answered
@@ -188,6 +193,8 @@ def _tuned(made: Collation, file: File) -> Any:
 
 def _checked(made: Collation, name: str, task: str, path: Path, wrong: Callable[[Any], list[str]], hint: str = "") -> Any:
     """The content of a file of the final model that is as it must be; else None, and problems."""
+    if "main" in made.foreign:
+        return None
     content, found = read_file(path)
     found = found or _wrong_record(made, name, path.parent)
     if not found and content is None:
@@ -235,6 +242,9 @@ def _fast(made: Collation, file: File, revisions: Sequence[str]) -> list[Mapping
     wrong: dict[str, list[str]] = {}
     unread: dict[str, None] = {}
     for revision in revisions:
+        if revision in made.foreign:
+            rows.append(None)
+            continue
         path = made.results.zero_shot(revision, file.fast) / PREDICTIONS
         content, found = read_file(path)
         found = found or _wrong_record(made, f"{file.task} of {revision}", path.parent)
@@ -269,19 +279,20 @@ def _scored(made: Collation, file: File, content: Any) -> Mapping[str, float]:
     return fast_score(file, content, items)
 
 
-def _mixed(results: Results, revisions: Sequence[str]) -> list[str]:
-    """Results that the records beside them know to be of several models, or checkpoints that are one and the same."""
-    lines: list[str] = []
+def _mixed(results: Results, revisions: Sequence[str]) -> dict[str, str]:
+    """Revisions whose results the records beside them know to be of several models, or of another checkpoint's, with a line on each."""
+    lines: dict[str, str] = {}
     of_model: dict[str, str] = {}
     for revision in ("main", *revisions):
         models = results.models(revision)
         if len(models) > 1:
             places = ", ".join(str(place.relative_to(results.root)) for place, _ in models.values())
-            lines.append(f"{revision}: results of {len(models)} models: {places}: score one of them again with another --out")
+            lines[revision] = f"{revision}: results of {len(models)} models: {places}: score one of them again with another --out"
         for model in models if revision != "main" else ():
             other = of_model.setdefault(model, revision)
             if other != revision:
-                lines.append(f"{other} and {revision}: results of the very same model: one is not that checkpoint")
+                line = f"{other} and {revision}: results of the very same model: one is not that checkpoint"
+                lines |= {name: line for name in (other, revision) if name not in lines}
     return lines
 
 

@@ -55,10 +55,10 @@ def trial_config(trial: Path) -> Config:
     return load_config(raw)
 
 
-def wrong_models(trial: Path, results: Results, revisions: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A line on each revision whose results are known to be of another model than the trial's own; and a note on checkpoints of which
-    that cannot be told, as the trial has kept none of their name."""
-    wrong: list[str] = []
+def wrong_models(trial: Path, results: Results, revisions: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The revisions whose results are known to be of another model than the trial's own, with a line on each; and a note on checkpoints
+    of which that cannot be told, as the trial has kept none of their name."""
+    wrong: dict[str, str] = {}
     unknown: list[str] = []
     for revision in ("main", *revisions):
         found = results.models(revision)
@@ -67,11 +67,12 @@ def wrong_models(trial: Path, results: Results, revisions: Sequence[str]) -> tup
             continue
         if own is None:
             strangers = [place for _, place in found.values() if place and _other_trial(trial, Path(place))]
-            wrong += [f"{revision}: the results are of {place}, a model of another trial than {trial}" for place in strangers]
+            if strangers:
+                wrong[revision] = f"{revision}: the results are of {strangers[0]}, a model of another trial than {trial}"
             unknown += [] if strangers else [revision]
         elif ModelSource(str(own)).digest not in found:
             which = results.model if revision == "main" else revision
-            wrong.append(f"{which}: the results are of another model than {own}: score that one, or name its own trial (--trial)")
+            wrong[revision] = f"{which}: the results are of another model than {own}: score that one, or name its own trial (--trial)"
     return wrong, [
         f"{', '.join(unknown)}: not known to be of {trial}: it has kept no models of these names in milestones/"
     ] if unknown else []

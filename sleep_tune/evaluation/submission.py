@@ -45,18 +45,19 @@ def _submit(options: argparse.Namespace) -> int:
     writable_directory(str(out.parent), "--out")
     data = _data(options, trial)
     questions = Questions(data, options.edition)
-    made = collate(results, options.edition, EDITIONS[options.edition], TRACKS[options.track].revisions, questions)
+    track = TRACKS[options.track]
+    wrong, unknown = wrong_models(trial, results, track.revisions) if trial else ({}, [])
+    made = collate(results, options.edition, track.revisions, questions, wrong)
     missing = [_plain(line) for line in to_do(made, Known(options.edition, data, trial))]
     if not any(made.content.values()):
         for line in [*map(_plain, made.problems), *missing]:
             print(line)
         why = next((line for line in made.problems if ": missing" not in line), made.problems[0])
         raise UserError(f"{directory}: nothing there that belongs into a submission of {options.edition}: {_plain(why)}")
-    budget = legality(trial, options.track, TRACKS[options.track]) if trial else None
-    if trial:
-        wrong, unknown = wrong_models(trial, results, TRACKS[options.track].revisions)
-        made.problems, made.notes = made.problems + wrong, made.notes + unknown
-    problems, notes = [_plain(line) for line in made.problems], [_plain(line) for line in [*notes, *made.notes]]
+    budget = legality(trial, options.track, track) if trial else None
+    if budget and "main" in made.foreign:
+        budget |= {"legal": None, "unknown": [*budget["unknown"], "the words above are of the trial, the results of another model"]}
+    problems, notes = [_plain(line) for line in made.problems], [_plain(line) for line in [*notes, *made.notes, *unknown]]
     write_text(out, json.dumps(made.content))
     about = {"edition": options.edition, "track": options.track, "model": _plain(results.model), "backend": results.backend}
     about |= {"complete": not problems, "problems": problems, "notes": notes}

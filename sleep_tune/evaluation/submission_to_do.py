@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sleep_tune.errors import UserError
+from sleep_tune.evaluation.age_of_acquisition import MIN_CHECKPOINTS
 from sleep_tune.evaluation.challenge import revision_of
 from sleep_tune.evaluation.collation import Collation, Results
 from sleep_tune.evaluation.finetune_settings import GLUE, GROUP, reader
+from sleep_tune.evaluation.model_source import HUB
 from sleep_tune.evaluation.official_data import SOURCE, available_tasks, find_directory
 from sleep_tune.evaluation.result_records import models_in, rules_in
 from sleep_tune.evaluation.rules import RULES
@@ -27,15 +29,20 @@ class Known:
 
 def to_do(made: Collation, known: Known) -> list[str]:
     """What to run for what is missing, a line a command, and what no command here can bring."""
+    if made.foreign:
+        return ["(what is to do is told once all results are of one model and its checkpoints)"]
     root, main = made.results.root, [task for task in made.missing.get("main", ()) if task in TASKS or task in GLUE]
     of_series = {name: [task for task in tasks if task in TASKS] for name, tasks in made.missing.items() if name != "main"}
     of_series = {name: tasks for name, tasks in of_series.items() if tasks}
     checkpoints = _checkpoints(known.trial, of_series)
     notes = []
     if (of_series or "aoa" in main) and checkpoints is None:
-        kept = "checkpoint.milestone_models=true keeps those that the budget reaches"
+        kept = "checkpoint.milestone_models=true keeps a trial's; budgets of 100M and 1B have all of a track's"
         notes.append(f"no checkpoint that is missing is in {known.trial}/milestones ({kept}): the final model alone is scored below")
         of_series, main = {}, [task for task in main if task != "aoa"]
+    if "aoa" in main and checkpoints is not None and known.trial is not None and len(_series(known.trial)) < MIN_CHECKPOINTS:
+        notes.append(f"aoa: an age needs {MIN_CHECKPOINTS} checkpoints, {known.trial}/milestones has {len(_series(known.trial))}")
+        main = [task for task in main if task != "aoa"]
     asked = list(dict.fromkeys([*main, *(task for tasks in of_series.values() for task in tasks)]))
     there = asked if known.data is None else _there(known.data, asked)
     lacking = [task for task in asked if task not in there]
@@ -72,20 +79,25 @@ def _grouped(tasks: Sequence[str]) -> list[str]:
 
 
 def _model(results: Results, trial: Path | None) -> str:
-    """Where the model is: as its results say, or the trial's; MODEL where neither is there by the results' name."""
-    places = [trial / "model"] if trial else []
+    """Where the model is: the trial's, or where its results say; MODEL where it is neither there by the results' name nor on the hub."""
+    places = [str(trial / "model")] if trial else []
     with suppress(UserError):  # a damaged record, which is named as a problem
-        said = models_in(results.root / results.model / "main").values()
-        places = [*(Path(place) for _, place in said if place is not None), *places]
-    return next((shlex.quote(str(place)) for place in places if place.is_dir() and place.resolve().stem == results.model), "MODEL")
+        places += [place for _, place in models_in(results.root / results.model / "main").values() if place is not None]
+    there = (place for place in places if place.startswith(HUB) or (Path(place).is_dir() and Path(place).resolve().stem == results.model))
+    return shlex.quote(next(there, "MODEL"))
 
 
 def _checkpoints(trial: Path | None, missing: Collection[str]) -> str | None:
     """The trial's milestones, where they have a checkpoint that is missing; None where it has none; CHECKPOINTS without a trial."""
     if trial is None:
         return "CHECKPOINTS"
-    kept = {revision_of(path.name) for path in (trial / "milestones").glob("*") if path.is_dir()} - {None}
+    kept = {revision_of(path.name) for path in _series(trial)} - {None}
     return shlex.quote(str(trial / "milestones")) if kept & {*missing} or (kept and not missing) else None
+
+
+def _series(trial: Path) -> list[Path]:
+    """The checkpoints that a trial has kept."""
+    return [path for path in (trial / "milestones").glob("*") if path.is_dir()]
 
 
 def _rules(results: Results, edition: str) -> str:

@@ -229,9 +229,10 @@ def test_results_inside_a_trial_are_its_own_and_those_of_another_model_are_named
         assert not [line for line in beside["problems"] if "another model" in line]
     record = {"model": "0" * 32, "place": "/m", "rules": "2025", "edition": "2025", "items": 1, "ties": 0, "nans": 0, "unofficial": []}
     write_value(trial / "evaluation/results/model/main/zero_shot/mlm/reading/made_from.json", record)
-    assert main([str(trial), "--out", out]) == 1
-    problems = json.loads((tmp_path / "x.json.legality.json").read_text())["problems"]
-    assert [line.partition(" than ")[0] for line in problems if "another model" in line] == ["model: the results are of another model"]
+    with pytest.raises(
+        UserError, match="nothing there that belongs into a submission of 2025: model: the results are of another model than"
+    ):
+        main([str(trial), "--out", out])
 
 
 def test_checkpoints_of_another_model_than_the_trials_are_named(
@@ -274,6 +275,40 @@ def test_checkpoints_of_another_model_than_the_trials_are_named(
     (tmp_path / "else/chck_4M/more.json").write_text("{}")
     record("chck_4M", tmp_path / "else/chck_4M")
     assert said()[1] == [f"chck_4M: not known to be of {trial}: it has kept no models of these names in milestones/"]
+
+
+def test_what_is_to_do_asks_of_a_trial_only_what_can_be_done(
+    make_trial: Callable[..., Path],
+    fill: Callable[..., None],
+    tmp_path: Path,
+    write_value: Callable[[Path, Any], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trial = make_trial()
+    results = trial / "evaluation" / "results" / "model"
+    fill(results, "2025", "reading", revisions=("chck_1M",))
+    write_value(trial / "model/config.json", {})
+
+    def said() -> str:
+        assert main([str(trial), "--out", str(tmp_path / "x.json")]) == 1
+        return next(line for line in capsys.readouterr().out.splitlines() if line.startswith("to do: "))
+
+    for millions in (1, 2):
+        write_value(trial / f"milestones/chck_{millions}M/config.json", {})
+        assert f" {trial}/model --checkpoints {trial}/milestones " in said()
+        assert ",aoa," not in said()  # an age needs three
+    write_value(trial / "milestones/chck_3M/config.json", {})
+    assert ",aoa," in said()
+
+
+def test_what_is_to_do_names_a_model_of_the_hub_as_it_was_named(
+    fill: Callable[..., None], tmp_path: Path, write_value: Callable[[Path, Any], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path / "results" / "net", "2025", "reading", revisions=())
+    record = {"model": "0" * 32, "place": "hub:org/net", "rules": "2025", "edition": "2025", "items": 1, "ties": 0, "nans": 0}
+    write_value(tmp_path / "results/net/main/zero_shot/mlm/reading/made_from.json", record | {"unofficial": []})
+    assert main([str(tmp_path), "--out", str(tmp_path / "x.json")]) == 1
+    assert "to do: python -m sleep_tune.evaluation hub:org/net --checkpoints" in capsys.readouterr().out
 
 
 def test_a_checkpoint_has_the_challenges_name_and_a_trials_own() -> None:

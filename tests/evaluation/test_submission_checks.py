@@ -438,9 +438,12 @@ def test_the_results_of_a_model_that_was_trained_again_in_its_place_go(tmp_path:
     assert (new / "predictions.json").is_file()
 
 
-def test_results_that_were_put_together_from_several_models_are_named(tmp_path: Path, fill: Callable[..., None]) -> None:
+def test_results_that_were_put_together_from_several_models_are_named_and_left_out(
+    tmp_path: Path, fill: Callable[..., None], ewok_data: Path, write_value: WriteValue
+) -> None:
     fill(tmp_path / "results" / "net", "2025", "reading", "wug_past", revisions=("chck_1M", "chck_2M"))
-    net = tmp_path / "results" / "net"
+    fill_ewok(tmp_path, ewok_data, "honest", write_value, ("chck_1M", "chck_2M", "chck_3M"))
+    net, data = tmp_path / "results" / "net", ("--data", str(ewok_data))
 
     def record(place: str, model: str) -> None:
         path = net / place / "made_from.json"
@@ -452,13 +455,20 @@ def test_results_that_were_put_together_from_several_models_are_named(tmp_path: 
 
     record("main/zero_shot/mlm/reading", "a")
     record("chck_2M/zero_shot/mlm/reading", "c")
-    _, problems, _ = submit(tmp_path)
+    made, problems, _ = submit(tmp_path, *data)
     assert not [line for line in problems if "model" in line]
-    record("main/zero_shot/mlm/wug_past/wug_past_tense", "b")
+    assert {"reading", "wug_past", "ewok"} <= set(made)
+    assert [row is None for row in made["fast_eval_results"]["ewok"]] == [False, False, False] + [True] * 16
     record("chck_1M/zero_shot/mlm/reading", "c")
-    _, problems, _ = submit(tmp_path)
-    assert about("main", problems)[0].startswith("results of 2 models: net/main/zero_shot/mlm/reading, net/main/zero_shot/mlm/wug_past")
+    made, problems, _ = submit(tmp_path, *data)
     assert about("chck_1M and chck_2M", problems) == ["results of the very same model: one is not that checkpoint"]
+    assert {"reading", "wug_past", "ewok"} <= set(made)
+    assert [row is None for row in made["fast_eval_results"]["ewok"]] == [True, True, False] + [True] * 16
+    record("main/zero_shot/mlm/wug_past/wug_past_tense", "b")
+    made, problems, _ = submit(tmp_path, *data)
+    assert about("main", problems)[0].startswith("results of 2 models: net/main/zero_shot/mlm/reading, net/main/zero_shot/mlm/wug_past")
+    assert set(made) == {"fast_eval_results", "glue"}
+    assert made["glue"] == {}
 
 
 def test_fine_tuning_that_is_not_official_is_refused_by_name(tmp_path: Path, fill: Callable[..., None]) -> None:
