@@ -150,17 +150,21 @@ class Records:
         more: Mapping[str, Any] | None = None,
     ) -> None:
         """Publish a scored part: the `official` files where these items have a place there, its items, then the record, which vouches for
-        both; `more` is kept in it. A sample of items never takes the place of the whole."""
+        both; an old one is taken away before. `more` is kept in it. A sample of items never takes the place of the whole."""
+        path = self._path(target.revision, self.label, part)
+        path.unlink(missing_ok=True)  # it vouches for what is about to be replaced
         official = official and not (isinstance(result, AgeResult) and not result.defined) and not self._whole_is_there(target, part)
         if official:
             write_results(result, self.out, self.source.name, target.revision, self.identity(target))
         about = self._about(target, self.label, part) | {"key": self._key(target, part), "notes": result.notes(), "official": official}
-        _publish(self._path(target.revision, self.label, part), about | dict(more or {}), result.rows, item_columns(result))
+        _publish(path, about | dict(more or {}), result.rows, item_columns(result))
 
     def keep_tuned(self, row: ScoreRow, notes: Sequence[str], part: Part, columns: Mapping[str, Any]) -> None:
         """The same of a fine-tuned task, which has its own record of every seed."""
         about = self._about(self.final, row.backend, part) | {"notes": list(notes)}
-        _publish(self._path(self.final.revision, row.backend, part), about, [row], columns)
+        path = self._path(self.final.revision, row.backend, part)
+        path.unlink(missing_ok=True)
+        _publish(path, about, [row], columns)
 
     def gather(self, known: Iterable[Target]) -> list[Finished]:
         """Everything that is finished of this model: of revisions that are `known`, only what their files of today were scored for.

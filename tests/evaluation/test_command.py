@@ -4,6 +4,9 @@ import json
 import os
 import shlex
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +88,19 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def command(model: Path, data: Path, tmp_path: Path) -> list[str]:
     return [str(model), "--data", str(data), "--out", str(tmp_path / "out"), "--tasks"]
+
+
+def killed(before: str, arguments: list[str]) -> None:
+    """The command, killed where it is about to publish a file whose path ends so."""
+    script, here = Path(__file__).with_name("killed_command.py"), str(Path(__file__).resolve().parents[2])
+    done = subprocess.run(
+        [sys.executable, str(script), before, *arguments], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": here}
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def files_in(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
 
 
 def scores_in(out: Path) -> Any:
@@ -504,3 +520,18 @@ def test_a_model_of_the_other_kind_says_which_backend_it_is_for(command: list[st
     tokenizer.save_pretrained(tmp_path / "gpt2")
     with pytest.raises(UserError, match=r"gpt2: is a GPT2LMHeadModel, not a masked model: use --backend causal$"):
         main([str(tmp_path / "gpt2"), *command[1:], "wug_adj", "--backend", "mlm"])
+
+
+@pytest.mark.parametrize("last", ["tasks/main/mlm/honest/full_1_of_uid/blimp.json", "blimp_filtered/predictions.json", "scores.json"])
+def test_a_kill_while_another_sample_is_published_leaves_no_record_of_the_one_before(command: list[str], tmp_path: Path, last: str) -> None:
+    sample = ["blimp", "--items-per-uid", "1"]
+    assert main([*command, *sample]) == 0
+    before = files_in(tmp_path / "out")
+    assert main([*command, *sample, "--seed", "1"]) == 0
+    assert {name for name, content in files_in(tmp_path / "out").items() if content != before[name]} > {"items.parquet"}  # another item
+    shutil.rmtree(tmp_path / "out")
+    assert main([*command, *sample]) == 0
+    killed(last, [*command, *sample, "--seed", "1"])
+    assert main([*command, *sample]) == 0
+    after = files_in(tmp_path / "out")
+    assert [name for name in before if after.get(name) != before[name]] == []
