@@ -1,13 +1,14 @@
 """`python -m sleep_tune.evaluation MODEL --data EVAL_DATA --tasks T,… --out DIR`: BabyLM scores of any Hugging Face model."""
 
 import argparse
+import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from sleep_tune.disk import full_disk_named
 from sleep_tune.errors import OneLineParser, UserError, nearest, run_main
 from sleep_tune.evaluation.finetune_command import add_options, check_options, settle_works, tune
-from sleep_tune.evaluation.finished import Records, Subset
+from sleep_tune.evaluation.finished import Records, Subset, held
 from sleep_tune.evaluation.model_source import HUB, ModelSource, backend_of
 from sleep_tune.evaluation.plan import WITHIN_WORD
 from sleep_tune.evaluation.result_records import refuse_other_model, refuse_other_scores
@@ -33,10 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     works, skipped = settle_works(options, names)
     notes = [*_settle_kind(options), *skipped]
     records = Records(out, source, options.backend, options.rules, options.bf16)
-    for target in (records.final, *asked.series.values()):  # before hours of scoring, not after
-        refuse_other_model(out, source.name, target.revision, records.identity(target))
-    refuse_other_scores(out, source.revision, records.identity(records.final))
-    with full_disk_named(out):
+    with held(out, lambda line: print(line, file=sys.stderr, flush=True)), full_disk_named(out):
+        for target in (records.final, *asked.series.values()):  # before hours of scoring, not after
+            refuse_other_model(out, source.name, target.revision, records.identity(target))
+        refuse_other_scores(out, source.revision, records.identity(records.final))
         if asked.parts or asked.ages:
             score_zero_shot(asked, records)
         notes += tune(options, works, backend, records)

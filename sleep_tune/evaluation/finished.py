@@ -4,7 +4,9 @@
 these are and which items they rest on; what they are worth together is `averages.py`'s.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any, Literal
 from sleep_tune.digests import canonical_json, digest
 from sleep_tune.errors import UserError
 from sleep_tune.evaluation.age_of_acquisition import AgeResult
-from sleep_tune.evaluation.finetune_settings import GLUE
+from sleep_tune.evaluation.finetune_settings import GLUE, GROUP
 from sleep_tune.evaluation.model_source import ModelSource
 from sleep_tune.evaluation.official_layout import results_stand, write_results
 from sleep_tune.evaluation.plan import WITHIN_WORD, labelled
@@ -23,11 +25,28 @@ from sleep_tune.evaluation.result_records import Identity
 from sleep_tune.evaluation.scores import ScoreRow, TaskResult
 from sleep_tune.evaluation.strict_json import BadJson, parse
 from sleep_tune.evaluation.tasks import TASKS, TaskItems
-from sleep_tune.files import write_json
+from sleep_tune.files import locked, write_json
 
 Set = Literal["full", "fast", "pilot"]
 _FORM = 2  # of a record: another one where scores or items have come to mean something else
+# where an evaluation writes, and how a file is named that is not whole yet
+_WRITTEN = (".*", "tasks/**/.*", "results/**/.*", f"{GROUP}/**/.*", "checkpoints/.*", "milestones/.*")
+_UNFINISHED = re.compile(r"\..+\.(json|jsonl|parquet|txt)\.[a-z0-9_]{8}")
 _ORDER = {task: place for place, task in enumerate((*TASKS, *GLUE))}
+
+
+@contextmanager
+def held(out: Path, say: Callable[[str], None] = lambda line: None) -> Iterator[None]:
+    """One command at a time writes to `out`: another one waits, and `say`s so. What a killed one left unfinished goes."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(out / "lock", wait=False))
+        except BlockingIOError:
+            say(f"{out}: another command writes there: waiting for its end")
+            stack.enter_context(locked(out / "lock"))
+        for path in [path for pattern in _WRITTEN for path in out.glob(pattern) if _UNFINISHED.fullmatch(path.name)]:
+            path.unlink()
+        yield
 
 
 @dataclass(frozen=True)

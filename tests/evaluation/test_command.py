@@ -1,5 +1,6 @@
 """The evaluation command as a whole: a series of checkpoints, several commands into one directory, what it refuses, in one line."""
 
+import fcntl
 import json
 import os
 import shlex
@@ -535,3 +536,32 @@ def test_a_kill_while_another_sample_is_published_leaves_no_record_of_the_one_be
     assert main([*command, *sample]) == 0
     after = files_in(tmp_path / "out")
     assert [name for name in before if after.get(name) != before[name]] == []
+
+
+@pytest.mark.parametrize("last", ["results/final/main/zero_shot/mlm/blimp/blimp_fast/made_from.json", "fast/blimp.parquet", "scores.json"])
+def test_a_killed_command_leaves_nothing_unfinished_once_it_has_gone_on(command: list[str], tmp_path: Path, last: str) -> None:
+    assert main([*command, "blimp"]) == 0
+    calm = files_in(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".notes.of-mine").write_text("not ours")
+    killed(last, [*command, "blimp"])
+    assert [path for path in (tmp_path / "out").rglob(".*.????????") if path.name[1:].startswith(Path(last).name)]
+    assert main([*command, "blimp"]) == 0
+    assert files_in(tmp_path / "out") == {".notes.of-mine": b"not ours", **calm}
+
+
+def test_two_commands_into_one_directory_wait_for_each_other(command: list[str], tmp_path: Path) -> None:
+    assert main([*command, "wug_adj"]) == 0
+    pipes: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    with (tmp_path / "out" / "lock").open("a+") as lock:  # as a command that runs
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        words = [sys.executable, "-m", "sleep_tune.evaluation", *command, "blimp"]
+        waiting = subprocess.Popen(words, env=environment, **pipes)
+        assert waiting.stderr is not None
+        assert waiting.stderr.readline() == f"{tmp_path / 'out'}: another command writes there: waiting for its end\n"
+        assert list(scores_in(tmp_path / "out")["tasks"]) == ["wug_adj"]
+    _, said = waiting.communicate(timeout=120)
+    assert waiting.returncode == 0, said
+    assert list(scores_in(tmp_path / "out")["tasks"]) == ["blimp", "wug_adj"]
