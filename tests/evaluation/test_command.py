@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import random
 import shlex
 import shutil
 import signal
@@ -26,8 +27,8 @@ PAIRS = [("A dog barks.", "A dog bark."), ("Dogs bark.", "Dogs barks."), ("She s
 CHECKPOINTS = ("chck_1M", "chck_2M", "chck_10M")
 
 
-def save_model(place: Path, tokenizer: Any, seed: int) -> Path:
-    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+def save_model(place: Path, tokenizer: Any, seed: int, width: int = 16) -> Path:
+    shape = {"hidden_size": width, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
     config = transformers.RobertaConfig(vocab_size=261, max_position_embeddings=90, pad_token_id=1, initializer_range=0.3, **shape)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -565,3 +566,24 @@ def test_two_commands_into_one_directory_wait_for_each_other(command: list[str],
     _, said = waiting.communicate(timeout=120)
     assert waiting.returncode == 0, said
     assert list(scores_in(tmp_path / "out")["tasks"]) == ["blimp", "wug_adj"]
+
+
+@pytest.mark.parametrize("last", ["main/mlm/honest/full/blimp.json", "1M/mlm/honest/full/aoa.json", "2M/mlm/honest/fast/wug_adj.json"])
+def test_a_killed_series_ends_with_the_bytes_of_the_undisturbed_one(
+    command: list[str], data: Path, series: Path, tmp_path: Path, tokenizer: Any, last: str
+) -> None:
+    for place in (Path(command[0]), *(series / name for name in CHECKPOINTS)):  # wide enough for products to be added up in several orders
+        save_model(place, tokenizer, len(place.name), width=128)
+    dice, words = random.Random(3), ["dog", "barks", "she", "sees", "it", "they", "go", "the", "cat", "milk", "and", "a"]
+    texts = [" ".join(dice.choices(words, k=dice.randint(2, 9))) for _ in range(60)]
+    pairs = list(zip(texts[::2], texts[1::2], strict=True))
+    (data / "full_eval/blimp_filtered/agreement.jsonl").write_text(blimp_lines(pairs))
+    (data / "fast_eval/blimp_fast/agreement.jsonl").write_text(blimp_lines(pairs[::3]))
+    rest = ["blimp,wug_adj,aoa", "--checkpoints", str(series)]
+    assert main([*command, *rest]) == 0
+    calm = files_in(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    killed(last, [*command, *rest])
+    assert main([*command, *rest]) == 0
+    after = files_in(tmp_path / "out")
+    assert [name for name in {**calm, **after} if after.get(name) != calm.get(name)] == []
