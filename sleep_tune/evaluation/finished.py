@@ -149,8 +149,8 @@ class Records:
         """The record of a part that is scored already; None where there is none, or it is of another model or other items, or its
         official files are no longer there."""
         record = _read(self._path(target.revision, self.label, part))
-        if record is None or record.get("key") != self._key(target, part):
-            return None
+        if record is None or record.get("key") != self._key(target, part) or record.get("final") != self.final.digest:
+            return None  # a checkpoint that was scored for another model is not gathered for this one
         whole = not record.get("official", True) or results_stand(
             part.items, self.out, self.source.name, target.revision, self.label, target.digest
         )

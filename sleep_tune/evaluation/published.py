@@ -59,10 +59,13 @@ def publish(records: Records, scores: Scores, seed: int, notes: Sequence[str]) -
     """Write all of it below the records' directory. `seed`: of samples; `notes`: what the reader has to know."""
     out = records.out
     write_table(out / "scores.parquet", _score_table(scores.finished))
-    _write_items(out / "items.parquet", scores.shown)
-    for revision, point in scores.curve.items():
-        if revision != records.source.revision:
-            _write_items(out / "checkpoints" / f"{revision}.parquet", point)
+    items: dict[Path, Sequence[Finished]] = {out / "items.parquet": scores.shown}
+    items |= {out / "checkpoints" / f"{name}.parquet": point for name, point in scores.curve.items() if name != records.source.revision}
+    for path in (out / "items.parquet", *(out / "checkpoints").glob("*.parquet")):
+        if not items.get(path):
+            path.unlink(missing_ok=True)  # of the model before it was trained again, or of other rules
+    for path, finished in items.items():
+        _write_items(path, finished)
     write_json(out / "scores.json", _json(records, scores, seed, notes))
 
 

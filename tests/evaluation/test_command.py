@@ -587,3 +587,16 @@ def test_a_killed_series_ends_with_the_bytes_of_the_undisturbed_one(
     assert main([*command, *rest]) == 0
     after = files_in(tmp_path / "out")
     assert [name for name in {**calm, **after} if after.get(name) != calm.get(name)] == []
+
+
+def test_items_of_checkpoints_go_where_they_are_of_the_model_before_it_was_trained_again(
+    command: list[str], model: Path, series: Path, tmp_path: Path, tokenizer: Any
+) -> None:
+    assert main([*command, "blimp", "--fast", "--checkpoints", str(series)]) == 0
+    assert main([*command, "wug_adj"]) == 0
+    out = tmp_path / "out"
+    assert len(list((out / "checkpoints").iterdir())) == 3  # still the model's
+    save_model(model, tokenizer, 10)
+    shutil.rmtree(series / CHECKPOINTS[2])
+    assert main([*command, "blimp", "--fast", "--checkpoints", str(series)]) == 0
+    assert sorted(path.stem for path in (out / "checkpoints").iterdir()) == list(scores_in(out)["checkpoints"]) == list(CHECKPOINTS[:2])
