@@ -600,3 +600,21 @@ def test_items_of_checkpoints_go_where_they_are_of_the_model_before_it_was_train
     shutil.rmtree(series / CHECKPOINTS[2])
     assert main([*command, "blimp", "--fast", "--checkpoints", str(series)]) == 0
     assert sorted(path.stem for path in (out / "checkpoints").iterdir()) == list(scores_in(out)["checkpoints"]) == list(CHECKPOINTS[:2])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_says_in_one_line_that_it_can_be_gone_on_with(
+    command: list[str], data: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    glue = [json.dumps({"sentence1": f"A {i} goes.", "sentence2": "yes", "label": i % 2}) + "\n" for i in range(2000)]
+    (data / "full_eval/glue_filtered/rte.train.jsonl").write_text("".join(glue))  # for minutes
+    words = [sys.executable, "-m", "sleep_tune.evaluation", *command, "wug_adj,rte"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    running = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    assert running.stderr is not None
+    assert running.stderr.readline().startswith("wug_adj: ")
+    running.send_signal(number)
+    printed, said = running.communicate(timeout=120)
+    line = f"interrupted: what is finished is kept in {tmp_path / 'out'}: the same command goes on with the rest\n"
+    assert (running.returncode, printed, said) == (130, "", line)
+    assert list((tmp_path / "out").glob("**/.*")) == []
