@@ -199,7 +199,7 @@ class Records:
                 continue
             one = _finished(path, record)
             ours = one.backend == self.label or (one.task in GLUE and one.backend == plain)
-            if one.rows and ours and record.get("scored") == digests.get(one.revision, record["scored"]):
+            if one.rows and ours and record.get("scored") == digests.get(one.revision, record.get("scored")):
                 found.append(one)
         found.sort(key=lambda one: (one.words_seen is None, one.words_seen or 0, _ORDER.get(one.task, len(_ORDER))))
         return found
@@ -249,6 +249,18 @@ def _finished(path: Path, record: dict[str, Any]) -> Finished:
         return Finished(**{name: record[name] for name in names}, subset=Subset(**record["subset"]), rows=rows, notes=notes, path=path)
     except (KeyError, TypeError):
         raise UserError(f"{path}: not a record of this version; delete it to score {path.stem} again") from None
+
+
+def read_items(record: Path, columns: Sequence[str] | None = None) -> Any:
+    """The table of items beside a record. Raises UserError for a damaged one."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = record.with_suffix(".parquet")
+    try:
+        return pq.read_table(path, columns=columns)
+    except (OSError, pa.ArrowException):
+        raise UserError(f"{path}: damaged; delete it to score {path.stem} again") from None
 
 
 def one_a_task(finished: Iterable[Finished], asked: Mapping[str, Subset], usual: Subset) -> list[Finished]:

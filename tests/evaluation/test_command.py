@@ -618,3 +618,27 @@ def test_an_interrupted_command_says_in_one_line_that_it_can_be_gone_on_with(
     line = f"interrupted: what is finished is kept in {tmp_path / 'out'}: the same command goes on with the rest\n"
     assert (running.returncode, printed, said) == (130, "", line)
     assert list((tmp_path / "out").glob("**/.*")) == []
+
+
+def test_what_a_killed_command_left_is_not_mixed_with_another_models(command: list[str], tmp_path: Path, tokenizer: Any) -> None:
+    killed("scores.json", [*command, "blimp"])
+    before = files_in(tmp_path / "out")
+    other = save_model(tmp_path / "other", tokenizer, 5)
+    with pytest.raises(UserError, match=rf"results/final/main holds results of the model {command[0]}; choose another --out"):
+        main([str(other), *command[1:], "blimp"])
+    kept = files_in(tmp_path / "out")
+    assert {name: before[name] for name in kept} == kept
+    assert main([*command, "blimp"]) == 0
+
+
+def test_damaged_items_are_named(command: list[str], series: Path, tmp_path: Path) -> None:
+    rest = ["wug_adj,aoa", "--checkpoints", str(series)]
+    assert main([*command, *rest]) == 0
+    for name in ("main/mlm/honest/full/wug_adj", "chck_1M/mlm/honest/full/aoa"):
+        items = tmp_path / "out" / "tasks" / f"{name}.parquet"
+        items.write_bytes(items.read_bytes()[:100])
+        (tmp_path / "out" / "tasks" / "main/mlm/honest/full/aoa.json").unlink()
+        with pytest.raises(UserError, match=rf"{items.name}: damaged; delete it to score {items.stem} again"):
+            main([*command, *rest])
+        items.unlink()
+        assert main([*command, *rest]) == 0
