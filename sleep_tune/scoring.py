@@ -12,7 +12,7 @@ from typing import Any
 from sleep_tune.config import Config
 from sleep_tune.data.token_store import Prepared
 from sleep_tune.evaluation.evaluate import plan_items, score_plan
-from sleep_tune.evaluation.finished import Part, Records, Subset, part_of
+from sleep_tune.evaluation.finished import Part, Records, Subset, held, part_of
 from sleep_tune.evaluation.likelihood import Show
 from sleep_tune.evaluation.margins import write_items
 from sleep_tune.evaluation.model_source import ModelSource
@@ -170,7 +170,10 @@ class Scorer:
     ) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Final scores by task and rows. `directory` gets what the evaluation command writes for the `saved` model, and that goes on from
         there; so does this, where it was interrupted between two tasks. `show` is told of every task how far it is."""
-        records = Records(directory, ModelSource(str(saved)), self.backend, self.evaluation.rules)
+        with held(directory):
+            return self._at_the_end(model, Records(directory, ModelSource(str(saved)), self.backend, self.evaluation.rules), show)
+
+    def _at_the_end(self, model: Any, records: Records, show: Show | None) -> tuple[dict[str, float], list[dict[str, Any]]]:
         scored: list[tuple[Part, Sequence[ScoreRow]]] = []
         for parts, plan in self.finals():
             if any(records.read(records.final, part) is None for part in parts):

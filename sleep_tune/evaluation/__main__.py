@@ -1,13 +1,16 @@
 """`python -m sleep_tune.evaluation MODEL --data EVAL_DATA --tasks T,… --out DIR`: BabyLM scores of any Hugging Face model."""
 
 import argparse
-from collections.abc import Collection, Sequence
+import contextlib
+import signal
+import sys
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from sleep_tune.disk import full_disk_named
 from sleep_tune.errors import OneLineParser, UserError, nearest, run_main
 from sleep_tune.evaluation.finetune_command import add_options, check_options, settle_works, tune
-from sleep_tune.evaluation.finished import Records, Subset
+from sleep_tune.evaluation.finished import Records, Subset, held
 from sleep_tune.evaluation.model_source import HUB, ModelSource, backend_of
 from sleep_tune.evaluation.plan import WITHIN_WORD
 from sleep_tune.evaluation.result_records import refuse_other_model, refuse_other_scores
@@ -33,15 +36,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     works, skipped = settle_works(options, names)
     notes = [*_settle_kind(options), *skipped]
     records = Records(out, source, options.backend, options.rules, options.bf16)
-    for target in (records.final, *asked.series.values()):  # before hours of scoring, not after
-        refuse_other_model(out, source.name, target.revision, records.identity(target))
-    refuse_other_scores(out, source.revision, records.identity(records.final))
-    with full_disk_named(out):
-        if asked.parts or asked.ages:
-            score_zero_shot(asked, records)
-        notes += tune(options, works, backend, records)
-        _finish(options, asked, records, [*names.notes, *notes])
+    try:
+        with _terminable(), held(out, lambda line: print(line, file=sys.stderr, flush=True)), full_disk_named(out):
+            for target in (records.final, *asked.series.values()):  # before hours of scoring, not after
+                refuse_other_model(out, source.name, target.revision, records.identity(target))
+            refuse_other_scores(out, source.revision, records.identity(records.final))
+            if asked.parts or asked.ages:
+                score_zero_shot(asked, records)
+            notes += tune(options, works, backend, records)
+            _finish(options, asked, records, [*names.notes, *notes])
+    except KeyboardInterrupt:
+        print(f"interrupted: what is finished is kept in {out}: the same command goes on with the rest", file=sys.stderr)
+        return 130
     return 0
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -1,6 +1,6 @@
-"""A series of checkpoints: finds them, scores one after the other on the same plan, joins their surprisals to ages of acquisition.
+"""A series of checkpoints: finds them, scores one after the other on the same plans, joins their surprisals to ages of acquisition.
 
-How a model is loaded is the caller's. One is in memory at a time; items are tokenised once a tokenizer; each checkpoint's tasks are
+How a model is loaded is the caller's. One is in memory at a time; items are tokenised once a tokenizer; each task of a checkpoint is
 recorded when it is done.
 """
 
@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from sleep_tune.digests import digest
 from sleep_tune.errors import UserError
 from sleep_tune.evaluation.age_of_acquisition import MIN_CHECKPOINTS, AgeResult, Checkpoint, Vocabulary, joined, words_seen
 from sleep_tune.evaluation.evaluate import plan_items, score_plan
-from sleep_tune.evaluation.finished import Part, Records, Target
+from sleep_tune.evaluation.finished import Part, Records, Target, read_items
 from sleep_tune.evaluation.plan import Plan
 from sleep_tune.evaluation.scores import Texts
 from sleep_tune.evaluation.tasks import TaskItems
@@ -69,33 +68,36 @@ def score_series(
 ) -> list[str]:
     """Score what is not scored yet of `parts` at every checkpoint, by source; names of the checkpoints that were.
 
-    `progress(done, all)` counts rows of all models. Surprisals for aoa are kept to be joined by `join_ages`.
+    `progress(done, all)` counts rows of all models. Surprisals for aoa are kept to be joined by `join_ages`. Each part has a plan of its
+    own: what shares a batch moves a score by a rounding, and that must not depend on what was scored before an interruption.
     """
     todo = {source: [part for part in parts if records.read(target, part) is None] for source, target in targets.items()}
     todo = {source: missing for source, missing in todo.items() if missing}
-    plans: dict[tuple[str, ...], Plan] = {}
+    plans: dict[tuple[str, str], Plan] = {}
     for done, (source, missing) in enumerate(todo.items()):
         model, tokenizer = load(source)
-        plan = _plan(plans, tokenizer, source, missing, records.backend)
+        planned = [_plan(plans, tokenizer, source, part, records.backend) for part in missing]
+        of, before = sum(plan.n_rows for plan in planned), 0
+        for part, plan in zip(missing, planned, strict=True):
 
-        def report(rows: int, of: int, before: int = done) -> None:
-            if progress:
-                progress(before * of + rows, len(todo) * of)
+            def report(rows: int, _: int, before: int = done * of + before, of: int = len(todo) * of) -> None:
+                if progress:
+                    progress(before + rows, of)
 
-        results = score_plan(model, plan, report, bf16=records.bf16)
-        del model  # before the next one is loaded
-        for part, result in zip(missing, results, strict=True):
+            [result] = score_plan(model, plan, report, bf16=records.bf16)
             more = _series_facts(result, word_tokens(tokenizer, part.items)) if isinstance(result, AgeResult) else None
             records.keep(targets[source], part, result, more=more)
+            before += plan.n_rows
+        del model  # before the next one is loaded
     return [targets[source].revision for source in todo]
 
 
-def _plan(plans: dict[tuple[str, ...], Plan], tokenizer: Any, source: str, parts: Sequence[Part], backend: str) -> Plan:
-    """The plan of these parts for this tokenizer: made once, if the tokenizer can say that it is the same."""
+def _plan(plans: dict[tuple[str, str], Plan], tokenizer: Any, source: str, part: Part, backend: str) -> Plan:
+    """The plan of a part for this tokenizer: made once, if the tokenizer can say that it is the same."""
     own = digest(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else source
-    key = (own, *(part.key for part in parts))
+    key = (own, part.key)
     if key not in plans:
-        plans[key] = plan_items(tokenizer, [part.items for part in parts], backend)
+        plans[key] = plan_items(tokenizer, [part.items], backend)
     return plans[key]
 
 
@@ -125,7 +127,7 @@ def _surprisals(target: Target, part: Part, records: Records) -> tuple[AgeResult
     record = records.read(target, part)
     if record is None:
         raise RuntimeError(f"{target.revision}: no surprisals kept")
-    table = pq.read_table(records.items_file(target, part), columns=["score", "too_long", "unknown", "beyond"])
+    table = read_items(records.items_file(target, part), ["score", "too_long", "unknown", "beyond"])
     surprisal_I = -table["score"].to_numpy().astype(np.float64)
     positions, ahead = record["positions"], record["sees_ahead"]
     checkpoint = (Checkpoint(target.revision, target.words_seen or 0.0),)

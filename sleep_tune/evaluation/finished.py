@@ -4,7 +4,9 @@
 these are and which items they rest on; what they are worth together is `averages.py`'s.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any, Literal
 from sleep_tune.digests import canonical_json, digest
 from sleep_tune.errors import UserError
 from sleep_tune.evaluation.age_of_acquisition import AgeResult
-from sleep_tune.evaluation.finetune_settings import GLUE
+from sleep_tune.evaluation.finetune_settings import GLUE, GROUP
 from sleep_tune.evaluation.model_source import ModelSource
 from sleep_tune.evaluation.official_layout import results_stand, write_results
 from sleep_tune.evaluation.plan import WITHIN_WORD, labelled
@@ -23,11 +25,28 @@ from sleep_tune.evaluation.result_records import Identity
 from sleep_tune.evaluation.scores import ScoreRow, TaskResult
 from sleep_tune.evaluation.strict_json import BadJson, parse
 from sleep_tune.evaluation.tasks import TASKS, TaskItems
-from sleep_tune.files import write_json
+from sleep_tune.files import locked, write_json
 
 Set = Literal["full", "fast", "pilot"]
 _FORM = 3  # of a record: another one where scores or items have come to mean something else
+# where an evaluation writes, and how a file is named that is not whole yet
+_WRITTEN = (".*", "tasks/**/.*", "results/**/.*", f"{GROUP}/**/.*", "checkpoints/.*", "milestones/.*")
+_UNFINISHED = re.compile(r"\..+\.(json|jsonl|parquet|txt)\.[a-z0-9_]{8}")
 _ORDER = {task: place for place, task in enumerate((*TASKS, *GLUE))}
+
+
+@contextmanager
+def held(out: Path, say: Callable[[str], None] = lambda line: None) -> Iterator[None]:
+    """One command at a time writes to `out`: another one waits, and `say`s so. What a killed one left unfinished goes."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(out / "lock", wait=False))
+        except BlockingIOError:
+            say(f"{out}: another command writes there: waiting for its end")
+            stack.enter_context(locked(out / "lock"))
+        for path in [path for pattern in _WRITTEN for path in out.glob(pattern) if _UNFINISHED.fullmatch(path.name)]:
+            path.unlink()
+        yield
 
 
 @dataclass(frozen=True)
@@ -130,8 +149,8 @@ class Records:
         """The record of a part that is scored already; None where there is none, or it is of another model or other items, or its
         official files are no longer there."""
         record = _read(self._path(target.revision, self.label, part))
-        if record is None or record.get("key") != self._key(target, part):
-            return None
+        if record is None or record.get("key") != self._key(target, part) or record.get("final") != self.final.digest:
+            return None  # a checkpoint that was scored for another model is not gathered for this one
         whole = not record.get("official", True) or results_stand(
             part.items, self.out, self.source.name, target.revision, self.label, target.digest
         )
@@ -150,17 +169,21 @@ class Records:
         more: Mapping[str, Any] | None = None,
     ) -> None:
         """Publish a scored part: the `official` files where these items have a place there, its items, then the record, which vouches for
-        both; `more` is kept in it. A sample of items never takes the place of the whole."""
+        both; an old one is taken away before. `more` is kept in it. A sample of items never takes the place of the whole."""
+        path = self._path(target.revision, self.label, part)
+        path.unlink(missing_ok=True)  # it vouches for what is about to be replaced
         official = official and not (isinstance(result, AgeResult) and not result.defined) and not self._whole_is_there(target, part)
         if official:
             write_results(result, self.out, self.source.name, target.revision, self.identity(target))
         about = self._about(target, self.label, part) | {"key": self._key(target, part), "notes": result.notes(), "official": official}
-        _publish(self._path(target.revision, self.label, part), about | dict(more or {}), result.rows, item_columns(result))
+        _publish(path, about | dict(more or {}), result.rows, item_columns(result))
 
     def keep_tuned(self, row: ScoreRow, notes: Sequence[str], part: Part, columns: Mapping[str, Any]) -> None:
         """The same of a fine-tuned task, which has its own record of every seed."""
         about = self._about(self.final, row.backend, part) | {"notes": list(notes)}
-        _publish(self._path(self.final.revision, row.backend, part), about, [row], columns)
+        path = self._path(self.final.revision, row.backend, part)
+        path.unlink(missing_ok=True)
+        _publish(path, about, [row], columns)
 
     def gather(self, known: Iterable[Target]) -> list[Finished]:
         """Everything that is finished of this model: of revisions that are `known`, only what their files of today were scored for.
@@ -176,7 +199,7 @@ class Records:
                 continue
             one = _finished(path, record)
             ours = one.backend == self.label or (one.task in GLUE and one.backend == plain)
-            if one.rows and ours and record.get("scored") == digests.get(one.revision, record["scored"]):
+            if one.rows and ours and record.get("scored") == digests.get(one.revision, record.get("scored")):
                 found.append(one)
         found.sort(key=lambda one: (one.words_seen is None, one.words_seen or 0, _ORDER.get(one.task, len(_ORDER))))
         return found
@@ -226,6 +249,18 @@ def _finished(path: Path, record: dict[str, Any]) -> Finished:
         return Finished(**{name: record[name] for name in names}, subset=Subset(**record["subset"]), rows=rows, notes=notes, path=path)
     except (KeyError, TypeError):
         raise UserError(f"{path}: not a record of this version; delete it to score {path.stem} again") from None
+
+
+def read_items(record: Path, columns: Sequence[str] | None = None) -> Any:
+    """The table of items beside a record. Raises UserError for a damaged one."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = record.with_suffix(".parquet")
+    try:
+        return pq.read_table(path, columns=columns)
+    except (OSError, pa.ArrowException):
+        raise UserError(f"{path}: damaged; delete it to score {path.stem} again") from None
 
 
 def one_a_task(finished: Iterable[Finished], asked: Mapping[str, Subset], usual: Subset) -> list[Finished]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sleep_tune.evaluation.averages import Average, averages
-from sleep_tune.evaluation.finished import Finished, Records, Subset, one_a_task
+from sleep_tune.evaluation.finished import Finished, Records, Subset, one_a_task, read_items
 from sleep_tune.evaluation.result_files import score_columns, summary, write_table
 from sleep_tune.evaluation.rules import RULES
 from sleep_tune.files import write_atomic, write_json
@@ -59,10 +59,13 @@ def publish(records: Records, scores: Scores, seed: int, notes: Sequence[str]) -
     """Write all of it below the records' directory. `seed`: of samples; `notes`: what the reader has to know."""
     out = records.out
     write_table(out / "scores.parquet", _score_table(scores.finished))
-    _write_items(out / "items.parquet", scores.shown)
-    for revision, point in scores.curve.items():
-        if revision != records.source.revision:
-            _write_items(out / "checkpoints" / f"{revision}.parquet", point)
+    items: dict[Path, Sequence[Finished]] = {out / "items.parquet": scores.shown}
+    items |= {out / "checkpoints" / f"{name}.parquet": point for name, point in scores.curve.items() if name != records.source.revision}
+    for path in (out / "items.parquet", *(out / "checkpoints").glob("*.parquet")):
+        if not items.get(path):
+            path.unlink(missing_ok=True)  # of the model before it was trained again, or of other rules
+    for path, finished in items.items():
+        _write_items(path, finished)
     write_json(out / "scores.json", _json(records, scores, seed, notes))
 
 
@@ -125,7 +128,7 @@ def _write_items(path: Path, finished: Sequence[Finished]) -> None:
 
     tables = []
     for one in finished:
-        table = pq.read_table(one.path.with_suffix(".parquet"))
+        table = read_items(one.path)
         about = {"backend": one.backend, "rules": one.rules} | _whose(one)
         for name, kind in ({"backend": pa.string(), "rules": pa.string()} | _types()).items():
             table = table.append_column(name, pa.array([about[name]] * len(table), kind))

@@ -141,10 +141,11 @@ def _score_model(asked: Asked, records: Records, show: "Show") -> list[str]:
             done.append(part.items.task)
             continue
         model, tokenizer = loaded = loaded or records.source.load(records.backend)
-        distinct = {one.key: one.items for _, one in missing}
+        # what shares a batch moves a score by a rounding: the plan of what was asked is the same after an interruption, and it is kept last
+        distinct = {one.key: one.items for _, one in (places if missing[0] == places[0] else missing)}
         plan = plan_items(tokenizer, list(distinct.values()), records.backend)
         results = dict(zip(distinct, score_plan(model, plan, show(part.items.task), bf16=records.bf16), strict=True))
-        for target, one in missing:
+        for target, one in reversed(missing):
             # the full set's files, where both sets have one place
             official = one is part or target in twins or one.items.dataset != part.items.dataset
             records.keep(target, one, results[one.key], official)

@@ -1,9 +1,14 @@
 """The evaluation command as a whole: a series of checkpoints, several commands into one directory, what it refuses, in one line."""
 
+import fcntl
 import json
 import os
+import random
 import shlex
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +27,8 @@ PAIRS = [("A dog barks.", "A dog bark."), ("Dogs bark.", "Dogs barks."), ("She s
 CHECKPOINTS = ("chck_1M", "chck_2M", "chck_10M")
 
 
-def save_model(place: Path, tokenizer: Any, seed: int) -> Path:
-    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+def save_model(place: Path, tokenizer: Any, seed: int, width: int = 16) -> Path:
+    shape = {"hidden_size": width, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
     config = transformers.RobertaConfig(vocab_size=261, max_position_embeddings=90, pad_token_id=1, initializer_range=0.3, **shape)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -85,6 +90,19 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def command(model: Path, data: Path, tmp_path: Path) -> list[str]:
     return [str(model), "--data", str(data), "--out", str(tmp_path / "out"), "--tasks"]
+
+
+def killed(before: str, arguments: list[str]) -> None:
+    """The command, killed where it is about to publish a file whose path ends so."""
+    script, here = Path(__file__).with_name("killed_command.py"), str(Path(__file__).resolve().parents[2])
+    done = subprocess.run(
+        [sys.executable, str(script), before, *arguments], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": here}
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def files_in(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
 
 
 def scores_in(out: Path) -> Any:
@@ -504,3 +522,123 @@ def test_a_model_of_the_other_kind_says_which_backend_it_is_for(command: list[st
     tokenizer.save_pretrained(tmp_path / "gpt2")
     with pytest.raises(UserError, match=r"gpt2: is a GPT2LMHeadModel, not a masked model: use --backend causal$"):
         main([str(tmp_path / "gpt2"), *command[1:], "wug_adj", "--backend", "mlm"])
+
+
+@pytest.mark.parametrize("last", ["tasks/main/mlm/honest/full_1_of_uid/blimp.json", "blimp_filtered/predictions.json", "scores.json"])
+def test_a_kill_while_another_sample_is_published_leaves_no_record_of_the_one_before(command: list[str], tmp_path: Path, last: str) -> None:
+    sample = ["blimp", "--items-per-uid", "1"]
+    assert main([*command, *sample]) == 0
+    before = files_in(tmp_path / "out")
+    assert main([*command, *sample, "--seed", "1"]) == 0
+    assert {name for name, content in files_in(tmp_path / "out").items() if content != before[name]} > {"items.parquet"}  # another item
+    shutil.rmtree(tmp_path / "out")
+    assert main([*command, *sample]) == 0
+    killed(last, [*command, *sample, "--seed", "1"])
+    assert main([*command, *sample]) == 0
+    after = files_in(tmp_path / "out")
+    assert [name for name in before if after.get(name) != before[name]] == []
+
+
+@pytest.mark.parametrize("last", ["results/final/main/zero_shot/mlm/blimp/blimp_fast/made_from.json", "fast/blimp.parquet", "scores.json"])
+def test_a_killed_command_leaves_nothing_unfinished_once_it_has_gone_on(command: list[str], tmp_path: Path, last: str) -> None:
+    assert main([*command, "blimp"]) == 0
+    calm = files_in(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".notes.of-mine").write_text("not ours")
+    killed(last, [*command, "blimp"])
+    assert [path for path in (tmp_path / "out").rglob(".*.????????") if path.name[1:].startswith(Path(last).name)]
+    assert main([*command, "blimp"]) == 0
+    assert files_in(tmp_path / "out") == {".notes.of-mine": b"not ours", **calm}
+
+
+def test_two_commands_into_one_directory_wait_for_each_other(command: list[str], tmp_path: Path) -> None:
+    assert main([*command, "wug_adj"]) == 0
+    pipes: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    with (tmp_path / "out" / "lock").open("a+") as lock:  # as a command that runs
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        words = [sys.executable, "-m", "sleep_tune.evaluation", *command, "blimp"]
+        waiting = subprocess.Popen(words, env=environment, **pipes)
+        assert waiting.stderr is not None
+        assert waiting.stderr.readline() == f"{tmp_path / 'out'}: another command writes there: waiting for its end\n"
+        assert list(scores_in(tmp_path / "out")["tasks"]) == ["wug_adj"]
+    _, said = waiting.communicate(timeout=120)
+    assert waiting.returncode == 0, said
+    assert list(scores_in(tmp_path / "out")["tasks"]) == ["blimp", "wug_adj"]
+
+
+@pytest.mark.parametrize("last", ["main/mlm/honest/full/blimp.json", "1M/mlm/honest/full/aoa.json", "2M/mlm/honest/fast/wug_adj.json"])
+def test_a_killed_series_ends_with_the_bytes_of_the_undisturbed_one(
+    command: list[str], data: Path, series: Path, tmp_path: Path, tokenizer: Any, last: str
+) -> None:
+    for place in (Path(command[0]), *(series / name for name in CHECKPOINTS)):  # wide enough for products to be added up in several orders
+        save_model(place, tokenizer, len(place.name), width=128)
+    dice, words = random.Random(3), ["dog", "barks", "she", "sees", "it", "they", "go", "the", "cat", "milk", "and", "a"]
+    texts = [" ".join(dice.choices(words, k=dice.randint(2, 9))) for _ in range(60)]
+    pairs = list(zip(texts[::2], texts[1::2], strict=True))
+    (data / "full_eval/blimp_filtered/agreement.jsonl").write_text(blimp_lines(pairs))
+    (data / "fast_eval/blimp_fast/agreement.jsonl").write_text(blimp_lines(pairs[::3]))
+    rest = ["blimp,wug_adj,aoa", "--checkpoints", str(series)]
+    assert main([*command, *rest]) == 0
+    calm = files_in(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    killed(last, [*command, *rest])
+    assert main([*command, *rest]) == 0
+    after = files_in(tmp_path / "out")
+    assert [name for name in {**calm, **after} if after.get(name) != calm.get(name)] == []
+
+
+def test_items_of_checkpoints_go_where_they_are_of_the_model_before_it_was_trained_again(
+    command: list[str], model: Path, series: Path, tmp_path: Path, tokenizer: Any
+) -> None:
+    assert main([*command, "blimp", "--fast", "--checkpoints", str(series)]) == 0
+    assert main([*command, "wug_adj"]) == 0
+    out = tmp_path / "out"
+    assert len(list((out / "checkpoints").iterdir())) == 3  # still the model's
+    save_model(model, tokenizer, 10)
+    shutil.rmtree(series / CHECKPOINTS[2])
+    assert main([*command, "blimp", "--fast", "--checkpoints", str(series)]) == 0
+    assert sorted(path.stem for path in (out / "checkpoints").iterdir()) == list(scores_in(out)["checkpoints"]) == list(CHECKPOINTS[:2])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_says_in_one_line_that_it_can_be_gone_on_with(
+    command: list[str], data: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    glue = [json.dumps({"sentence1": f"A {i} goes.", "sentence2": "yes", "label": i % 2}) + "\n" for i in range(2000)]
+    (data / "full_eval/glue_filtered/rte.train.jsonl").write_text("".join(glue))  # for minutes
+    words = [sys.executable, "-m", "sleep_tune.evaluation", *command, "wug_adj,rte"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    running = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    assert running.stderr is not None
+    assert running.stderr.readline().startswith("wug_adj: ")
+    running.send_signal(number)
+    printed, said = running.communicate(timeout=120)
+    line = f"interrupted: what is finished is kept in {tmp_path / 'out'}: the same command goes on with the rest\n"
+    assert (running.returncode, printed, said) == (130, "", line)
+    assert list((tmp_path / "out").glob("**/.*")) == []
+
+
+def test_what_a_killed_command_left_is_not_mixed_with_another_models(command: list[str], tmp_path: Path, tokenizer: Any) -> None:
+    killed("scores.json", [*command, "blimp"])
+    before = files_in(tmp_path / "out")
+    other = save_model(tmp_path / "other", tokenizer, 5)
+    with pytest.raises(UserError, match=rf"results/final/main holds results of the model {command[0]}; choose another --out"):
+        main([str(other), *command[1:], "blimp"])
+    kept = files_in(tmp_path / "out")
+    assert {name: before[name] for name in kept} == kept
+    assert main([*command, "blimp"]) == 0
+
+
+def test_damaged_items_are_named(command: list[str], series: Path, tmp_path: Path) -> None:
+    rest = ["wug_adj,aoa", "--checkpoints", str(series)]
+    assert main([*command, *rest]) == 0
+    for name in ("main/mlm/honest/full/wug_adj", "chck_1M/mlm/honest/full/aoa"):
+        items = tmp_path / "out" / "tasks" / f"{name}.parquet"
+        items.write_bytes(items.read_bytes()[:100])
+        (tmp_path / "out" / "tasks" / "main/mlm/honest/full/aoa.json").unlink()
+        with pytest.raises(UserError, match=rf"{items.name}: damaged; delete it to score {items.stem} again"):
+            main([*command, *rest])
+        items.unlink()
+        assert main([*command, *rest]) == 0
