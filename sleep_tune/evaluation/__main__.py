@@ -32,6 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     series = settle_series(options, names)
     asked = read_asked(options, names, series)
     out = writable_directory(options.out, "--out")
+    if not source.hub and out.resolve() == Path(source.place).resolve():
+        raise UserError(
+            f"--out = {options.out}: is the model's own directory, which would become another model by it; choose one beside it"
+        )
     backend = options.backend = options.backend or backend_of(config)
     works, skipped = settle_works(options, names)
     notes = [*_settle_kind(options), *skipped]

@@ -431,6 +431,14 @@ def test_what_a_submission_says_is_to_do_can_be_done(
     assert {row["task"] for row in table(out)} == {"blimp", "wug_adj", "aoa"}
 
 
+def test_results_are_not_written_into_the_model(command: list[str], model: Path) -> None:
+    before = sorted(model.iterdir())
+    at = command.index("--out") + 1
+    with pytest.raises(UserError, match=f"^--out = {model}: is the model's own directory"):
+        main([*command[:at], str(model), *command[at + 1 :], "wug_adj"])
+    assert sorted(model.iterdir()) == before
+
+
 def test_a_submission_takes_the_place_of_no_device(command: list[str], data: Path, tmp_path: Path) -> None:
     assert main([*command, "wug_adj"]) == 0
     pipe = tmp_path / "pipe"
