@@ -23,9 +23,9 @@ class RunError(UserError):
 def nearest(name: str, allowed: Iterable[str], prefix: str = "") -> str:
     """` (did you mean X?)` where a name of `allowed` is close to `name`, else the allowed names in brackets; each after `prefix`."""
     names = sorted(allowed)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name.lower(), [*map(str.lower, names)], n=1, cutoff=0.6)
     if close:
-        return f" (did you mean {prefix}{close[0]}?)"
+        return f" (did you mean {prefix}{next(one for one in names if one.lower() == close[0])}?)"
     return f" (allowed: {', '.join(prefix + name for name in names)})" if names else ""
 
 

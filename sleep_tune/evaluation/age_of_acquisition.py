@@ -24,7 +24,7 @@ MIN_CHECKPOINTS = 3  # of the official pipelines; also the least words that a co
 _CHANCE_2025 = math.log2(300_000)  # bits beside nats: as in the pipeline that published scores come from
 _FITS = 1000  # calls of the function, after which the 2025 pipeline gives a word up
 _SIGNIFICANT_2026 = 0.1
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([KMB]?)", re.IGNORECASE)
+_NUMBER = re.compile(r"[A-Za-z_-]*(\d+(?:\.\d+)?)\s*([KMB]?)", re.IGNORECASE)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
 
 
@@ -58,8 +58,8 @@ class Acquisition:
 
 
 def words_seen(name: str) -> float | None:
-    """The first number of a checkpoint's name with its unit (chck_10M: 10,000,000); None without one."""
-    match = _NUMBER.search(name)
+    """The number that a checkpoint's name ends in, with its unit (chck_10M: 10,000,000); None for other names, as trials have."""
+    match = _NUMBER.fullmatch(name)
     return float(match[1]) * _UNITS[match[2].upper()] if match else None
 
 

@@ -45,10 +45,11 @@ def _say(console: Console, line: str) -> None:
 
 
 def _notes(console: Console, notes: Sequence[str]) -> None:
-    for note in notes[:_NOTES]:
+    shown = len(notes) if len(notes) == _NOTES + 1 else _NOTES  # "one more" takes as much room as it does
+    for note in notes[:shown]:
         _say(console, f"note: {note}")
-    if len(notes) > _NOTES:
-        _say(console, f"note: and {len(notes) - _NOTES} more like these")
+    if len(notes) > shown:
+        _say(console, f"note: and {len(notes) - shown} more like these")
 
 
 def _changes(title: str, changes: Sequence["Change"]) -> Table:

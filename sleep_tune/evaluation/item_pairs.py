@@ -1,6 +1,7 @@
 """Which items two models both answered, what differs between the two sides, and what the items of a task are worth together."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -51,10 +52,16 @@ def pair_items(a: Items, b: Items, names: tuple[str, str] = ("A", "B"), told: st
     label = np.maximum(one.label, two.label)  # the items' own: one side that says it is enough
     one, two = replace(one, label=label), replace(two, label=label)
     notes = [*_few(len(found), a, b, names, told), *_differences(one, two, names), *_only(a, b, found, names), *notes]
-    unsure = int((one.nan | two.nan).sum())
-    if unsure:
-        notes.append(f"{unsure:,} item{'s have' if unsure > 1 else ' has'} a score that is not a number in {names[0]} or {names[1]}")
-    return Pairs(one, two, tuple(notes))
+    return Pairs(one, two, (*_without_score(one, names[0]), *_without_score(two, names[1]), *notes))
+
+
+def _without_score(items: Items, name: str) -> list[str]:
+    """A line on each task of which a side has items that it could not score."""
+    tasks = Counter(items.task[items.nan].tolist())
+    return [
+        f"{task}: {count:,} of {int((items.task == task).sum()):,} items have no score (NaN) in {name}: no answers of that model"
+        for task, count in tasks.items()
+    ]
 
 
 def _keys(items: Items) -> list[tuple[str, str, int, int]]:

@@ -79,7 +79,9 @@ class ModelSource:
                 raise UserError(f"model = {self.place}: no such model directory {hint}")
             config = parse((directory / "config.json").read_bytes())
         except FileNotFoundError:
-            raise UserError(f"model = {self.place}: no config.json in it; must be a directory that save_pretrained wrote") from None
+            inside = directory / "model"
+            hint = f" (did you mean {inside}?)" if (inside / "config.json").is_file() else ""
+            raise UserError(f"model = {self.place}: no config.json in it; must be a directory that save_pretrained wrote{hint}") from None
         except BadJson as error:
             raise UserError(f"{directory / 'config.json'}: {error}") from None
         except OSError as error:
@@ -109,6 +111,8 @@ class ModelSource:
                 raise UserError(f"model = {self.place}: {other}") from None
             why = shorten(one_line(error).partition(" Model type should be one of ")[0], 300, placeholder=" …")
             raise UserError(f"model = {self.place}: cannot be loaded for backend {backend} ({why})") from None
+        if {*tokenizer.get_vocab().values()} <= {*tokenizer.all_special_ids}:  # what transformers makes up where there is none
+            raise UserError(f"model = {self.place}: no tokenizer in it, or one without words: put the files of the model's own there")
         model, loading = loaded
         if loading["missing_keys"]:
             first = sorted(loading["missing_keys"])[0]

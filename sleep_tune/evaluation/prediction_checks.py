@@ -92,6 +92,9 @@ def _foreign(file: File, entries: Sequence[tuple[str, str, int, Any]], gold: Gol
     return [_some("answers that cannot be this edition's:", others, len(entries))]
 
 
+NO_NUMBER = "surprisals that are no number"
+
+
 def wrong_surprisals(content: Any, revisions: tuple[str, ...], contexts: AbstractSet[tuple[str, str]] | None = None) -> list[str]:
     """The same for aoa's surprisal.json, which holds every checkpoint. A checkpoint may have a trial's own name.
 
@@ -117,7 +120,7 @@ def wrong_surprisals(content: Any, revisions: tuple[str, ...], contexts: Abstrac
         _some("no surprisals at", [name for name in revisions if name not in counts], len(revisions)),
         _some("surprisals at unknown", [name for name in counts if name not in revisions], len(counts)),
         _some(f"not {AOA_CONTEXTS} surprisals at", [name for name in here if counts[name] != AOA_CONTEXTS], len(counts)),
-        _some("surprisals that are no number at", [name for name in here if bad[name]], len(counts)),
+        _some(f"{NO_NUMBER} (contexts longer than the model's positions?) at", [name for name in here if bad[name]], len(counts)),
         "a context of a word is given twice at a checkpoint" if any(times > 1 for times in seen.values()) else "",
         _some("surprisals of what are no contexts of the official questions:", list(foreign), len(foreign)),
     ]

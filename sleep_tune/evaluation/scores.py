@@ -116,7 +116,7 @@ class TaskResult:
             first = self.items.items[long[0]]
             notes.append(
                 f"{self.items.task}: {len(long)} of {len(self.items.items)} items are longer than the model's {self.positions} positions "
-                f"(first: {first.uid}_{first.index}); they count as NaN under rules {self.items.rules}"
+                f"(first: {first.uid}_{first.index}); as NaN they count as {_NAN[self.items.rules]} under rules {self.items.rules}"
             )
         if self.sees_ahead:
             notes.append(f"{self.items.task}: scored from left to right by a model that sees the tokens it is to predict: no probabilities")
@@ -205,6 +205,9 @@ def _weights(rows: Sequence[ScoreRow]) -> list[float]:
         return [1 / len(rows)] * len(rows)
     splits = [_split(row.uid) for row in rows]
     return [1 / len(set(splits)) / splits.count(split) for split in splits]
+
+
+_NAN = {"honest": "wrong", "2025": "RIGHT, though they are no answers of the model's", "2026": "the lowest score"}
 
 
 def _groups(items: TaskItems, key: str) -> dict[str, Array]:

@@ -54,14 +54,18 @@ def to_do(made: Collation, known: Known) -> list[str]:
     model, data = _model(made.results, known.trial), "EVALUATION_DATA" if known.data is None else shlex.quote(str(known.data))
     command = f"python -m sleep_tune.evaluation {model}{series} --tasks {','.join(_grouped(there))} --data {data}"
     command += f" --backend {made.results.backend} --rules {_rules(made.results, known.edition)}"
-    notes.append(f"to do: {command} --out {shlex.quote(str(root.parent if root.name == 'results' else root))}")
+    out, kept = str(root.parent if root.name == "results" else root), "what is done already is kept"
+    if _of_other_edition(made.results, known.edition):
+        out, trial = f"{out}_{known.edition}", "" if known.trial is None else f" --trial {shlex.quote(str(known.trial))}"
+        kept = f"the official files of one edition would take the place of the other's: then submit {shlex.quote(out)}{trial}"
+    notes.append(f"to do: {command} --out {shlex.quote(out)}")
     meant = {
         "MODEL": f"the directory {made.results.model}, by that name",
         "CHECKPOINTS": "a directory of its checkpoints, chck_1M and so on",
         "EVALUATION_DATA": "the official evaluation_data",
     }
     blanks = [f"{name} is {what}" for name, what in meant.items() if name in (model, data) or (name == checkpoints and series)]
-    return [*notes, f"({'; '.join([*blanks, 'what is done already is kept'])})"]
+    return [*notes, f"({'; '.join([*blanks, kept])})"]
 
 
 def _there(data: Path, tasks: Sequence[str]) -> list[str]:
@@ -98,6 +102,14 @@ def _checkpoints(trial: Path | None, missing: Collection[str]) -> str | None:
 def _series(trial: Path) -> list[Path]:
     """The checkpoints that a trial has kept."""
     return [path for path in (trial / "milestones").glob("*") if path.is_dir()]
+
+
+def _of_other_edition(results: Results, edition: str) -> bool:
+    """Whether official files of the final model are there that are made under rules of another edition."""
+    with suppress(UserError):
+        found = [rules for rules in rules_in(results.root / results.model / "main" / "zero_shot") if rules in RULES]
+        return any(RULES[rules].edition != edition for rules in found)
+    return False
 
 
 def _rules(results: Results, edition: str) -> str:

@@ -102,7 +102,16 @@ def test_words_learned_in_the_order_of_children_correlate_perfectly() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("chck_10M", 1e7), ("chck_1B", 1e9), ("checkpoint_250000", 2.5e5), ("words1.5M", 1.5e6), ("final", None)]
+    ("name", "words"),
+    [
+        ("chck_10M", 1e7),
+        ("chck_1B", 1e9),
+        ("checkpoint_250000", 2.5e5),
+        ("words1.5M", 1.5e6),
+        ("final", None),
+        ("3c8e1fcf548e", None),
+        ("seed1-10M-b", None),
+    ],
 )
 def test_words_seen_are_read_from_a_name(name: str, words: float | None) -> None:
     assert words_seen(name) == words

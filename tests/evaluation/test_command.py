@@ -431,6 +431,22 @@ def test_what_a_submission_says_is_to_do_can_be_done(
     assert {row["task"] for row in table(out)} == {"blimp", "wug_adj", "aoa"}
 
 
+def test_a_model_without_a_tokenizer_is_refused_and_not_scored_as_a_coin(command: list[str], model: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(model / name, bare)
+    with pytest.raises(UserError, match=f"^model = {bare}: (no tokenizer in it, or one without words|cannot be loaded)"):
+        main([str(bare), *command[1:], "blimp"])
+    assert not list((tmp_path / "out").rglob("*.json"))
+
+
+def test_a_trial_in_place_of_its_model_is_told_where_that_is(command: list[str], model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "trial" / "model")
+    with pytest.raises(UserError, match=rf"no config\.json in it; .* \(did you mean {tmp_path}/trial/model\?\)$"):
+        main([str(tmp_path / "trial"), *command[1:], "blimp"])
+
+
 def test_results_are_not_written_into_the_model(command: list[str], model: Path) -> None:
     before = sorted(model.iterdir())
     at = command.index("--out") + 1

@@ -85,7 +85,7 @@ def test_a_tie_that_is_resolved_is_a_gain_and_a_nan_a_loss(tmp_path: Path) -> No
     found = compared(tmp_path, {"x": [0.0, 2.0]}, {"x": [1.0, float("nan")]})
     [_, change] = found.changes
     assert (change.gained, change.lost, change.rose, change.fell) == (1, 1, 1, 0)
-    assert found.notes == ("1 item has a score that is not a number in A or B",)
+    assert found.notes == ("blimp: 1 of 2 items have no score (NaN) in B: no answers of that model",)
 
 
 def test_items_of_one_model_only_and_other_texts_are_left_out_and_named(tmp_path: Path) -> None:
@@ -310,6 +310,7 @@ def test_the_command_shows_curves_of_a_trial_of_an_evaluation_and_of_places(tmp_
         ([str(tmp_path)], "holds no items of milestones"),
         ([f"{trial}@1000", str(tmp_path / "x")], "must be named by the words it has seen"),
         ([f"{trial}@1000", f"{out}@chck_1K"], "another of 1k words is given"),
+        ([str(tmp_path / "3c8e1fcf548e"), str(tmp_path / "0796f4637582")], "must be named by the words it has seen"),  # trials
     ):
         with pytest.raises(UserError, match=message):
             curve_files(bad)

@@ -311,6 +311,31 @@ def test_what_is_to_do_names_a_model_of_the_hub_as_it_was_named(
     assert "to do: python -m sleep_tune.evaluation hub:org/net --checkpoints" in capsys.readouterr().out
 
 
+def test_the_other_editions_files_are_made_in_a_place_of_their_own(
+    make_trial: Callable[..., Path],
+    fill: Callable[..., None],
+    tmp_path: Path,
+    write_value: Callable[[Path, Any], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trial, out = make_trial(), str(tmp_path / "x.json")
+    results = trial / "evaluation" / "results" / "model"
+    fill(results, "2025", "reading", "wug_adj", revisions=())
+    write_value(trial / "model/config.json", {})
+    own = ModelSource(str(trial / "model")).digest
+    for place, edition in (("reading", ""), ("wug_adj/wug_adj_nominalization", "2025")):
+        record = {"model": own, "place": str(trial / "model"), "rules": "honest", "edition": edition, "items": 1, "ties": 0, "nans": 0}
+        write_value(results / "main/zero_shot/mlm" / place / "made_from.json", record | {"unofficial": []})
+    for edition, place, told in (
+        ("2025", "", "what is done already is kept"),
+        ("2026", "_2026", f"then submit {trial}/evaluation_2026 --trial {trial}"),
+    ):
+        assert main([str(trial), "--out", out, "--edition", edition]) == 1
+        said = capsys.readouterr().out
+        assert f" --out {trial}/evaluation{place}\n" in said
+        assert told in said
+
+
 def test_a_checkpoint_has_the_challenges_name_and_a_trials_own() -> None:
     assert [revision_of(name) for name in ("chck_1M", "words_1000000", "words_100000000", "chck_1000M")] == [
         "chck_1M",

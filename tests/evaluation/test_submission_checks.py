@@ -288,12 +288,31 @@ def test_only_the_first_words_of_sentences_may_lack_the_word_before() -> None:
 def test_broken_surprisals_and_scores_of_aoa_are_named() -> None:
     for value in (math.nan, None, "1", True, 10**400):
         entries = [{"step": "chck_1M", "surprisal": value}]
-        assert "surprisals that are no number at chck_1M" in wrong_surprisals({"results": entries}, ("chck_1M",))
+        said = wrong_surprisals({"results": entries}, ("chck_1M",))
+        assert "surprisals that are no number (contexts longer than the model's positions?) at chck_1M" in said
     twice = [{"step": name, "surprisal": 1.0, "target_word": "cat", "context_id": 0} for name in ("chck_1M", "words_1000000")]
     assert "a context of a word is given twice at a checkpoint" in wrong_surprisals({"results": twice}, ("chck_1M",))
     assert wrong_score({"aoa": -0.5}) == []
     for content in ({"aoa": math.nan}, {"aoa": 2}, {"aoa": True}, {}, [], None, {"aoa": 10**400}):
         assert wrong_score(content) == ['not of the form {"aoa": correlation}']
+
+
+def test_surprisals_that_a_model_cannot_have_are_not_asked_for_again(
+    tmp_path: Path, fill: Callable[..., None], write_value: WriteValue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path / "results" / "net", "2025", "reading", "aoa", revisions=())
+    path = tmp_path / "results/net/main/zero_shot/mlm/AoA_word/surprisal.json"
+    content = json.loads(path.read_text())
+    content["results"][7]["surprisal"] = math.nan
+    write_value(path, content)
+    _, problems, _ = submit(tmp_path)
+    assert about("aoa surprisal.json", problems)[0].startswith("surprisals that are no number (contexts longer than")
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("to do: ")]
+    assert "aoa" not in line
+    path.unlink()
+    submit(tmp_path)
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("to do: ")]
+    assert "aoa" in line
 
 
 ANYTHING = st.recursive(
