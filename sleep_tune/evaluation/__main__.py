@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     notes = [*_settle_kind(options), *skipped]
     records = Records(out, source, options.backend, options.rules, options.bf16)
     try:
-        with _terminable(), held(out, lambda line: print(line, file=sys.stderr, flush=True)), full_disk_named(out):
+        with _terminable(), full_disk_named(out), held(out, lambda line: print(line, file=sys.stderr, flush=True)):
             for target in (records.final, *asked.series.values()):  # before hours of scoring, not after
                 refuse_other_model(out, source.name, target.revision, records.identity(target))
             refuse_other_scores(out, source.revision, records.identity(records.final))

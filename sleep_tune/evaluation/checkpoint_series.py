@@ -14,7 +14,7 @@ from sleep_tune.digests import digest
 from sleep_tune.errors import UserError
 from sleep_tune.evaluation.age_of_acquisition import MIN_CHECKPOINTS, AgeResult, Checkpoint, Vocabulary, joined, words_seen
 from sleep_tune.evaluation.evaluate import plan_items, score_plan
-from sleep_tune.evaluation.finished import Part, Records, Target, read_items
+from sleep_tune.evaluation.finished import Part, Records, Target, items_table
 from sleep_tune.evaluation.plan import Plan
 from sleep_tune.evaluation.scores import Texts
 from sleep_tune.evaluation.tasks import TaskItems
@@ -127,7 +127,7 @@ def _surprisals(target: Target, part: Part, records: Records) -> tuple[AgeResult
     record = records.read(target, part)
     if record is None:
         raise RuntimeError(f"{target.revision}: no surprisals kept")
-    table = read_items(records.items_file(target, part), ["score", "too_long", "unknown", "beyond"])
+    table = items_table(records.items_file(target, part), ["score", "too_long", "unknown", "beyond"])
     surprisal_I = -table["score"].to_numpy().astype(np.float64)
     positions, ahead = record["positions"], record["sees_ahead"]
     checkpoint = (Checkpoint(target.revision, target.words_seen or 0.0),)

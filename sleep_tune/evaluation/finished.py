@@ -251,7 +251,7 @@ def _finished(path: Path, record: dict[str, Any]) -> Finished:
         raise UserError(f"{path}: not a record of this version; delete it to score {path.stem} again") from None
 
 
-def read_items(record: Path, columns: Sequence[str] | None = None) -> Any:
+def items_table(record: Path, columns: Sequence[str] | None = None) -> Any:
     """The table of items beside a record. Raises UserError for a damaged one."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -66,10 +66,11 @@ def _wrong_by_example(file: File, content: dict[str, Any], count: int) -> list[s
 
 def _alike(file: File, parts: Sequence[tuple[str, list[Any]]]) -> str:
     """Numbers that do not vary: their correlation with people's is not defined."""
-    kind = "prob" if file.has_probability else "pred"
-    of_numbers = file.has_probability or file.pred == "surprisal"
-    alike = [uid for uid, entries in parts if of_numbers and len({entry[kind] for entry in entries}) == 1]
-    return _some(f"every {'probability' if file.has_probability else 'number'} is the same, so there is no score:", alike, len(parts))
+    if not (file.has_probability or file.pred == "surprisal"):
+        return ""
+    key, what = ("prob", "probability") if file.has_probability else ("pred", "number")
+    alike = [uid for uid, entries in parts if len({entry[key] for entry in entries}) == 1]
+    return _some(f"every {what} is the same, so there is no score:", alike, len(parts))
 
 
 def _foreign(file: File, entries: Sequence[tuple[str, str, int, Any]], gold: Gold | None) -> list[str]:
@@ -105,23 +106,26 @@ def wrong_surprisals(content: Any, revisions: tuple[str, ...], contexts: Abstrac
         return ['not of the form {"results": [{"step": ..., "surprisal": ...}]}']
     counts: dict[str, int] = {}
     bad: dict[str, int] = {}
-    seen: dict[tuple[str, ...], int] = {}
+    seen: set[tuple[str, ...]] = set()
     foreign: dict[str, None] = {}
+    twice = False
     for entry in entries:
         name = step_of(entry)
         counts[name] = counts.get(name, 0) + 1
         bad[name] = bad.get(name, 0) + (not is_number(entry["surprisal"]))
         if "target_word" in entry and "context_id" in entry:
             context = (str(entry["target_word"]), str(entry["context_id"]))
-            seen[name, *context] = seen.get((name, *context), 0) + 1
-            foreign |= {f"{context[0]} {context[1]}": None} if contexts is not None and context not in contexts else {}
+            twice |= (name, *context) in seen
+            seen.add((name, *context))
+            if contexts is not None and context not in contexts:
+                foreign[" ".join(context)] = None
     here = [name for name in counts if name in revisions]
     wrong = [
         _some("no surprisals at", [name for name in revisions if name not in counts], len(revisions)),
         _some("surprisals at unknown", [name for name in counts if name not in revisions], len(counts)),
         _some(f"not {AOA_CONTEXTS} surprisals at", [name for name in here if counts[name] != AOA_CONTEXTS], len(counts)),
         _some(f"{NO_NUMBER} (contexts longer than the model's positions?) at", [name for name in here if bad[name]], len(counts)),
-        "a context of a word is given twice at a checkpoint" if any(times > 1 for times in seen.values()) else "",
+        "a context of a word is given twice at a checkpoint" if twice else "",
         _some("surprisals of what are no contexts of the official questions:", list(foreign), len(foreign)),
     ]
     return [line for line in wrong if line]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sleep_tune.evaluation.averages import Average, averages
-from sleep_tune.evaluation.finished import Finished, Records, Subset, one_a_task, read_items
+from sleep_tune.evaluation.finished import Finished, Records, Subset, items_table, one_a_task
 from sleep_tune.evaluation.result_files import score_columns, summary, write_table
 from sleep_tune.evaluation.rules import RULES
 from sleep_tune.files import write_atomic, write_json
@@ -128,7 +128,7 @@ def _write_items(path: Path, finished: Sequence[Finished]) -> None:
 
     tables = []
     for one in finished:
-        table = read_items(one.path)
+        table = items_table(one.path)
         about = {"backend": one.backend, "rules": one.rules} | _whose(one)
         for name, kind in ({"backend": pa.string(), "rules": pa.string()} | _types()).items():
             table = table.append_column(name, pa.array([about[name]] * len(table), kind))

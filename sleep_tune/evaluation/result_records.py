@@ -87,9 +87,10 @@ def rules_in(directory: Path) -> list[str]:
 def refuse_other_model(out: Path, model_name: str, revision: str, model: Identity) -> None:
     """Raises UserError where `out` has results of another model under the same name and revision: they would be taken for one model's."""
     name = revision_of(revision) or revision
-    directories = [out / "results" / model_name / name]
-    if not (out / "scores.json").exists():  # which would say whose they are: a command was killed before
-        directories += sorted((out / "results").glob(f"*/{name}"))
+    if (out / "scores.json").exists():
+        directories = [out / "results" / model_name / name]
+    else:  # which would say whose the others are: a command was killed before
+        directories = sorted((out / "results").glob(f"*/{name}"))
     for directory, record in [(place, record) for place in directories for _, record in _records(place)]:
         if record.model not in (None, model.digest) and record.place != model.place:
             whose = f"the model {record.place}" if record.place else "another model"

@@ -37,11 +37,11 @@ def to_do(made: Collation, known: Known) -> list[str]:
     checkpoints = _checkpoints(known.trial, of_series)
     notes = []
     if (of_series or "aoa" in main) and checkpoints is None:
-        kept = "checkpoint.milestone_models=true keeps a trial's; budgets of 100M and 1B have all of a track's"
-        notes.append(f"no checkpoint that is missing is in {known.trial}/milestones ({kept}): the final model alone is scored below")
+        how = "checkpoint.milestone_models=true keeps a trial's; budgets of 100M and 1B have all of a track's"
+        notes.append(f"no checkpoint that is missing is in {known.trial}/milestones ({how}): the final model alone is scored below")
         of_series, main = {}, [task for task in main if task != "aoa"]
-    if "aoa" in main and checkpoints is not None and known.trial is not None and len(_series(known.trial)) < MIN_CHECKPOINTS:
-        notes.append(f"aoa: an age needs {MIN_CHECKPOINTS} checkpoints, {known.trial}/milestones has {len(_series(known.trial))}")
+    if "aoa" in main and known.trial is not None and (count := len(_series(known.trial))) < MIN_CHECKPOINTS:
+        notes.append(f"aoa: an age needs {MIN_CHECKPOINTS} checkpoints, {known.trial}/milestones has {count}")
         main = [task for task in main if task != "aoa"]
     asked = list(dict.fromkeys([*main, *(task for tasks in of_series.values() for task in tasks)]))
     there = asked if known.data is None else _there(known.data, asked)
@@ -55,7 +55,7 @@ def to_do(made: Collation, known: Known) -> list[str]:
     command = f"python -m sleep_tune.evaluation {model}{series} --tasks {','.join(_grouped(there))} --data {data}"
     command += f" --backend {made.results.backend} --rules {_rules(made.results, known.edition)}"
     out, kept = str(root.parent if root.name == "results" else root), "what is done already is kept"
-    if _of_other_edition(made.results, known.edition):
+    if any(RULES[rules].edition != known.edition for rules in made.rules if rules in RULES):
         out, trial = f"{out}_{known.edition}", "" if known.trial is None else f" --trial {shlex.quote(str(known.trial))}"
         kept = f"the official files of one edition would take the place of the other's: then submit {shlex.quote(out)}{trial}"
     notes.append(f"to do: {command} --out {shlex.quote(out)}")
@@ -102,14 +102,6 @@ def _checkpoints(trial: Path | None, missing: Collection[str]) -> str | None:
 def _series(trial: Path) -> list[Path]:
     """The checkpoints that a trial has kept."""
     return [path for path in (trial / "milestones").glob("*") if path.is_dir()]
-
-
-def _of_other_edition(results: Results, edition: str) -> bool:
-    """Whether official files of the final model are there that are made under rules of another edition."""
-    with suppress(UserError):
-        found = [rules for rules in rules_in(results.root / results.model / "main" / "zero_shot") if rules in RULES]
-        return any(RULES[rules].edition != edition for rules in found)
-    return False
 
 
 def _rules(results: Results, edition: str) -> str:

@@ -92,12 +92,15 @@ def command(model: Path, data: Path, tmp_path: Path) -> list[str]:
     return [str(model), "--data", str(data), "--out", str(tmp_path / "out"), "--tasks"]
 
 
+def environment() -> dict[str, str]:
+    """A script's own folder would come before this tree's package, or another tree's that is installed."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+
+
 def killed(before: str, arguments: list[str]) -> None:
     """The command, killed where it is about to publish a file whose path ends so."""
-    script, here = Path(__file__).with_name("killed_command.py"), str(Path(__file__).resolve().parents[2])
-    done = subprocess.run(
-        [sys.executable, str(script), before, *arguments], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": here}
-    )
+    script = Path(__file__).with_name("killed_command.py")
+    done = subprocess.run([sys.executable, str(script), before, *arguments], capture_output=True, text=True, env=environment())
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
@@ -579,11 +582,10 @@ def test_a_killed_command_leaves_nothing_unfinished_once_it_has_gone_on(command:
 def test_two_commands_into_one_directory_wait_for_each_other(command: list[str], tmp_path: Path) -> None:
     assert main([*command, "wug_adj"]) == 0
     pipes: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     with (tmp_path / "out" / "lock").open("a+") as lock:  # as a command that runs
         fcntl.flock(lock, fcntl.LOCK_EX)
         words = [sys.executable, "-m", "sleep_tune.evaluation", *command, "blimp"]
-        waiting = subprocess.Popen(words, env=environment, **pipes)
+        waiting = subprocess.Popen(words, env=environment(), **pipes)
         assert waiting.stderr is not None
         assert waiting.stderr.readline() == f"{tmp_path / 'out'}: another command writes there: waiting for its end\n"
         assert list(scores_in(tmp_path / "out")["tasks"]) == ["wug_adj"]
@@ -633,8 +635,7 @@ def test_an_interrupted_command_says_in_one_line_that_it_can_be_gone_on_with(
     glue = [json.dumps({"sentence1": f"A {i} goes.", "sentence2": "yes", "label": i % 2}) + "\n" for i in range(2000)]
     (data / "full_eval/glue_filtered/rte.train.jsonl").write_text("".join(glue))  # for minutes
     words = [sys.executable, "-m", "sleep_tune.evaluation", *command, "wug_adj,rte"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    running = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    running = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment())
     assert running.stderr is not None
     assert running.stderr.readline().startswith("wug_adj: ")
     running.send_signal(number)
